@@ -1,0 +1,124 @@
+// Package gate does what every gate does after a decision: it applies the floor and the
+// mode, writes the audit record, counts, and says what was refused and why.
+package gate
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/horkos/horkos/audit"
+	"github.com/horkos/horkos/verifier"
+)
+
+// Mode is what a gate does with a decision.
+type Mode string
+
+// The modes.
+const (
+	Enforce Mode = "enforce" // what is not allowed is refused
+	Audit   Mode = "audit"   // everything passes, but what would endanger the node itself
+)
+
+// Subject is whose images a request is about, for the record.
+type Subject struct {
+	Namespace string
+	Pod       string
+	UID       string
+	Container string
+	Static    bool
+}
+
+// Recorder takes the record of a decision before the answer is given.
+type Recorder interface {
+	Append(*audit.Record) error
+}
+
+// Shell concludes decisions for one gate.
+type Shell struct {
+	Gate    string // the gate's name in records and metrics
+	Node    string
+	Mode    Mode
+	Floor   func() *Floor // the floor in force; nil where there is none
+	Records Recorder
+	Metrics *Metrics
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Verdict is the gate's answer.
+type Verdict struct {
+	Admit    bool
+	Message  string // why not; why, when it was admitted
+	Decision verifier.Decision
+}
+
+// Judge applies floor and mode to a decision, and nothing else: no I/O, no counter.
+func (s *Shell) Judge(req *verifier.Request, dec verifier.Decision) Verdict {
+	if dec.Result != verifier.Allowed && s.Floor != nil {
+		dec = s.Floor().lift(req.Namespace, dec)
+	}
+	v := Verdict{Decision: dec, Message: dec.Message()}
+	switch {
+	case dec.Result == verifier.Allowed:
+		v.Admit = true
+	case s.Mode == Audit:
+		v.Admit = dec.Reason != verifier.SpecTooLarge
+	}
+	return v
+}
+
+// Conclude judges a decision, records and counts it, and gives the answer. What cannot
+// be recorded is not allowed.
+func (s *Shell) Conclude(who Subject, req *verifier.Request, dec verifier.Decision, started time.Time) Verdict {
+	v := s.Judge(req, dec)
+	now := s.Now()
+	if err := s.record(who, v, now, now.Sub(started)); err != nil {
+		s.Log.Error("a decision could not be recorded", "namespace", who.Namespace, "pod", who.Pod, "container", who.Container, "error", err)
+		if v.Admit && s.Mode == Enforce {
+			v = s.Judge(req, verifier.Refuse(req, verifier.Unavailable, verifier.AuditFailed, "the decision could not be recorded"))
+		}
+	}
+	s.count(v, now.Sub(started))
+	s.tell(who, v)
+	return v
+}
+
+func (s *Shell) record(who Subject, v Verdict, now time.Time, took time.Duration) error {
+	for i := range v.Decision.Images {
+		img := &v.Decision.Images[i]
+		r := audit.Record{
+			Time: now.UTC(), Node: s.Node, Gate: s.Gate, Result: img.Result, Reason: img.Reason, Enforcement: string(s.Mode), Admitted: v.Admit,
+			Namespace: who.Namespace, Pod: who.Pod, UID: who.UID, Container: who.Container, Static: who.Static,
+			Image: img.Image.Written, Digests: img.Image.Digests, Revision: v.Decision.Revision,
+			Checks: img.Checks, Message: img.Message(), DurationMicros: took.Microseconds(),
+		}
+		for _, c := range img.Image.Candidates {
+			r.Candidates = append(r.Candidates, c.Repository)
+		}
+		if err := s.Records.Append(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Shell) count(v Verdict, took time.Duration) {
+	if s.Metrics == nil {
+		return
+	}
+	s.Metrics.Decisions.WithLabelValues(s.Gate, v.Decision.Result.String(), string(v.Decision.Reason), string(s.Mode)).Inc()
+	s.Metrics.Duration.WithLabelValues(s.Gate).Observe(took.Seconds())
+}
+
+// tell logs a refusal, or what enforcing would have refused: one entry a refusal, not a decision.
+func (s *Shell) tell(who Subject, v Verdict) {
+	if v.Decision.Result == verifier.Allowed {
+		return
+	}
+	text := "refused"
+	if v.Admit {
+		text = "would be refused"
+	}
+	s.Log.Warn(text, "namespace", who.Namespace, "pod", who.Pod, "container", who.Container,
+		"result", v.Decision.Result.String(), "reason", string(v.Decision.Reason), "message", v.Message)
+}

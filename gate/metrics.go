@@ -1,0 +1,58 @@
+package gate
+
+import (
+	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are those of a gate. No image, namespace or pod is in a label.
+type Metrics struct {
+	Decisions    *prometheus.CounterVec
+	Duration     *prometheus.HistogramVec
+	Revision     *prometheus.GaugeVec
+	Connected    prometheus.Gauge
+	Synchronized prometheus.Gauge
+	SyncBytes    prometheus.Gauge
+}
+
+// NewMetrics makes the metrics and registers them.
+func NewMetrics(r prometheus.Registerer, version string) *Metrics {
+	m := &Metrics{
+		Decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "horkos_decisions_total", Help: "Decisions, by gate, result, reason and what the gate does with them.",
+		}, []string{"gate", "result", "reason", "enforcement"}),
+		Duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "horkos_decision_duration_seconds", Help: "Time from a request to its answer.",
+			Buckets: []float64{50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1},
+		}, []string{"gate"}),
+		Revision: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "horkos_policy_revision_info", Help: "1 for the revision of the policies in force.",
+		}, []string{"revision"}),
+		Connected: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "horkos_nri_connected", Help: "1 while the plugin is registered with the runtime.",
+		}),
+		Synchronized: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "horkos_nri_synchronized", Help: "1 while the plugin is registered and was told of all that runs.",
+		}),
+		SyncBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "horkos_sync_bytes", Help: "Bytes that the runtime would send to synchronise the plugin.",
+		}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "horkos_build_info", Help: "1 for the version that runs.",
+	}, []string{"version", "go"})
+	goVersion := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		goVersion = info.GoVersion
+	}
+	build.WithLabelValues(version, goVersion).Set(1)
+	r.MustRegister(m.Decisions, m.Duration, m.Revision, m.Connected, m.Synchronized, m.SyncBytes, build)
+	return m
+}
+
+// InForce tells the revision of the policies in force.
+func (m *Metrics) InForce(revision string) {
+	m.Revision.Reset()
+	m.Revision.WithLabelValues(revision).Set(1)
+}

@@ -1,0 +1,102 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// kernelSettings are those the kubelet changes when it starts (vm, panic and keyring
+// settings); it has no setting to leave them alone that lets it start.
+var kernelSettings = []string{
+	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
+	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+}
+
+// keepKernelSettings notes the settings as they are, once a run.
+func keepKernelSettings(dir string) error {
+	keep := filepath.Join(dir, "sysctl")
+	if err := os.Mkdir(keep, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("keep kernel settings: %w", err)
+	}
+	for _, name := range kernelSettings {
+		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		if err != nil {
+			return fmt.Errorf("keep kernel settings: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(keep, strings.ReplaceAll(name, "/", ".")), value, 0o600); err != nil {
+			return fmt.Errorf("keep kernel settings: %w", err)
+		}
+	}
+	return nil
+}
+
+// keepAbsent notes which of the folders are not there, so that they are removed
+// again, in the order given, if they are empty.
+func keepAbsent(dir string, folders ...string) error {
+	keep := filepath.Join(dir, "absent")
+	noted, err := os.ReadFile(keep)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep absent folders: %w", err)
+	}
+	for _, folder := range folders {
+		if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
+			noted = append(noted, folder+"\n"...)
+		}
+	}
+	if err := os.WriteFile(keep, noted, 0o600); err != nil {
+		return fmt.Errorf("keep absent folders: %w", err)
+	}
+	return nil
+}
+
+// undo puts back what was kept, and removes the kubelet's links to the run's logs.
+func undo(dir string) error {
+	var errs []error
+	for _, name := range kernelSettings {
+		value, err := os.ReadFile(filepath.Join(dir, "sysctl", strings.ReplaceAll(name, "/", ".")))
+		if err != nil {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join("/proc/sys", name), value, 0o600); err != nil {
+			errs = append(errs, fmt.Errorf("restore a kernel setting: %w", err))
+		}
+	}
+	errs = append(errs, removeLinks(kubeletLogs, dir))
+	absent, _ := os.ReadFile(filepath.Join(dir, "absent")) // absent itself when nothing was
+	for folder := range strings.Lines(string(absent)) {
+		err := os.Remove(strings.TrimSuffix(folder, "\n"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+			errs = append(errs, fmt.Errorf("remove a folder that was not there before: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeLinks removes the symbolic links in folder that point into dir.
+func removeLinks(folder, dir string) error {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove links to logs: %w", err)
+	}
+	for _, entry := range entries {
+		link := filepath.Join(folder, entry.Name())
+		target, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(target, dir+"/") {
+			continue
+		}
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove links to logs: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+// Package node puts the daemon of a node together: policies and evidence, the index of
+// containerd's images, the gate at the runtime, health, and the service manager.
+package node
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/horkos/horkos/gate"
+	"github.com/horkos/horkos/plugin"
+	"github.com/horkos/horkos/verifier"
+)
+
+// Config is how a node is run. Every field is a flag of horkos-node, and the file of
+// --config has the same names in lowerCamelCase.
+type Config struct {
+	PolicyDir           string `json:"policyDir"`
+	StateDir            string `json:"stateDir"`
+	NRISocket           string `json:"nriSocket"`
+	ContainerdAddress   string `json:"containerdAddress"`
+	ContainerdNamespace string `json:"containerdNamespace"`
+	Floor               string `json:"floor"`
+	DefaultAction       string `json:"defaultAction"`
+	Enforcement         string `json:"enforcement"`
+	MaxSpecBytes        int    `json:"maxSpecBytes"`
+	MaxSyncBytes        int    `json:"maxSyncBytes"`
+	AuditLog            string `json:"auditLog"`
+	HealthAddress       string `json:"healthAddress"`
+	LogFormat           string `json:"logFormat"`
+	LogLevel            string `json:"logLevel"`
+}
+
+// Defaults are the values of what is not given. The default action has none when enforcing.
+func Defaults() Config {
+	return Config{
+		PolicyDir:           "/etc/horkos/policies",
+		StateDir:            "/var/lib/horkos",
+		NRISocket:           "/var/run/nri/nri.sock",
+		ContainerdAddress:   "/run/containerd/containerd.sock",
+		ContainerdNamespace: "k8s.io",
+		Enforcement:         string(gate.Enforce),
+		MaxSpecBytes:        plugin.DefaultMaxSpecBytes,
+		MaxSyncBytes:        plugin.DefaultMaxSyncBytes,
+		HealthAddress:       "/run/horkos/health.sock",
+		LogFormat:           "text",
+		LogLevel:            "info",
+	}
+}
+
+// Load reads a configuration file over c: what the file does not say stays. An unknown
+// or repeated field is an error.
+func (c *Config) Load(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	if err := yaml.UnmarshalStrict(data, c); err != nil {
+		return fmt.Errorf("read the configuration %s: %w", path, err)
+	}
+	return nil
+}
+
+// Complete fills in what follows from other fields, and says what is wrong or missing.
+func (c *Config) Complete() error {
+	var problems []string
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	for name, value := range map[string]string{
+		"policy-dir": c.PolicyDir, "state-dir": c.StateDir, "nri-socket": c.NRISocket,
+		"containerd-address": c.ContainerdAddress, "containerd-namespace": c.ContainerdNamespace,
+	} {
+		if value == "" {
+			bad("--%s is empty", name)
+		}
+	}
+	switch gate.Mode(c.Enforcement) {
+	case gate.Enforce:
+		if c.DefaultAction == "" {
+			bad("--default-action allow|deny must be given when enforcing: it decides about images that no policy speaks of")
+		}
+		if c.Floor == "" {
+			bad("--floor FILE must be given when enforcing: without the pause image on it no pod starts")
+		}
+	case gate.Audit:
+	default:
+		bad("--enforcement: want enforce or audit, not %q", c.Enforcement)
+	}
+	switch c.DefaultAction {
+	case "", "allow", "deny":
+	default:
+		bad("--default-action: want allow or deny, not %q", c.DefaultAction)
+	}
+	if c.MaxSpecBytes < 1<<10 || c.MaxSpecBytes > plugin.MaxObjectBytes {
+		bad("--max-spec-bytes: want %d to %d, not %d", 1<<10, plugin.MaxObjectBytes, c.MaxSpecBytes)
+	}
+	if c.MaxSyncBytes < 64<<10 || c.MaxSyncBytes > 8<<20 {
+		bad("--max-sync-bytes: want %d to %d, not %d", 64<<10, 8<<20, c.MaxSyncBytes)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		bad("--log-format: want text or json, not %q", c.LogFormat)
+	}
+	if !strings.Contains(c.HealthAddress, "/") && c.HealthAddress != "" {
+		if _, _, err := net.SplitHostPort(c.HealthAddress); err != nil {
+			bad("--health-address: want host:port or the path of a unix socket, not %q", c.HealthAddress)
+		}
+	}
+	if c.AuditLog == "" {
+		c.AuditLog = filepath.Join(c.StateDir, "audit.log")
+	}
+	if len(problems) > 0 {
+		return fmt.Errorf("%s", strings.Join(problems, "; "))
+	}
+	return nil
+}
+
+// YAML is the configuration in the form of the file.
+func (c *Config) YAML() ([]byte, error) { return yaml.Marshal(c) }
+
+func (c *Config) defaultAction() verifier.DefaultAction {
+	return verifier.DefaultAction(c.DefaultAction == "allow" || (c.DefaultAction == "" && c.Enforcement == string(gate.Audit)))
+}

@@ -1,0 +1,254 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/horkos/horkos/audit"
+	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/gate"
+	"github.com/horkos/horkos/objects"
+	"github.com/horkos/horkos/plugin"
+	"github.com/horkos/horkos/plugin/containerd"
+	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/evidence"
+	"github.com/horkos/horkos/verifier/policy"
+	source "github.com/horkos/horkos/verifier/source/objects"
+)
+
+// folderSource is the name under which the attestations of the policy folder are asked for.
+const folderSource = "folder"
+
+// Node is the daemon of one node.
+type Node struct {
+	config  Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+
+	decider  verifier.Decider
+	memory   *evidence.Memory
+	snapshot atomic.Pointer[policy.Snapshot]
+	prefetch *prefetch
+	floor    *floorFile
+	shell    *gate.Shell
+	client   *containerd.Client
+	index    *containerd.Index
+	plugin   *plugin.Plugin
+	service  *service
+
+	mu    sync.Mutex
+	stale string // why the policies in force are not the newest
+	away  string // why the plugin is kept away from the runtime, as last reported
+}
+
+// Run runs the daemon until the context ends. It returns an error when it cannot start
+// or a part of it fails for good; a runtime that is not there yet is waited for.
+func Run(ctx context.Context, config Config, version string, log *slog.Logger) error {
+	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
+	}
+	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory()}
+	n.decider = verifier.Decider{Default: config.defaultAction(), Sources: []evidence.Question{{Source: folderSource}}}
+	var err error
+	if n.floor, err = openFloor(config.Floor, log); err != nil {
+		return err
+	}
+	records, err := audit.Open(config.AuditLog)
+	if err != nil {
+		return err
+	}
+	folder, first, err := objects.OpenFolder(objects.FolderOptions{Dir: config.PolicyDir, StateDir: config.StateDir, Owned: true, Log: log})
+	if err != nil {
+		return err
+	}
+	metrics := gate.NewMetrics(n.metrics, version)
+	name, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("ask for the node's name: %w", err)
+	}
+	n.shell = &gate.Shell{Gate: plugin.GateName, Node: name, Mode: gate.Mode(config.Enforcement), Floor: n.floor.Floor,
+		Records: records, Metrics: metrics, Log: log, Now: time.Now}
+	n.prefetch = newPrefetch(n.memory, n.snapshot.Load)
+	n.take(first)
+
+	if n.client, err = containerd.Dial(config.ContainerdAddress, config.ContainerdNamespace); err != nil {
+		return err
+	}
+	defer n.client.Close()
+	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.reported})
+	n.plugin = plugin.New(plugin.Options{
+		Socket: config.NRISocket, Binder: n.index, Decide: n.decide, Wanter: n.prefetch, Shell: n.shell,
+		MaxSpecBytes: config.MaxSpecBytes, MaxSyncBytes: config.MaxSyncBytes,
+		Before: n.mayRegister, Changed: func(plugin.State) { n.service.Changed() },
+		Now: time.Now, Log: log,
+	})
+	n.service = newService(n.problems, n.probe)
+
+	group, ctx := errgroup.WithContext(ctx)
+	if config.HealthAddress != "" {
+		listener, err := listenHealth(config.HealthAddress)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return serveHealth(ctx, listener, n.problems, n.metrics) })
+	}
+	group.Go(func() error { return records.Run(ctx) })
+	group.Go(func() error { return n.floor.Run(ctx) })
+	group.Go(func() error { return folder.Run(ctx, n.take) })
+	group.Go(func() error { return n.prefetch.Run(ctx) })
+	group.Go(func() error { return n.index.Run(ctx) })
+	group.Go(func() error { return n.plugin.JudgeSandboxes(ctx) })
+	group.Go(func() error { return n.plugin.Run(ctx) })
+	group.Go(func() error { return n.service.Run(ctx) })
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// take puts the objects of the folder in force.
+func (n *Node) take(set crds.Set) {
+	attestations, ignored := source.Records(set.Objects)
+	for _, i := range ignored {
+		n.log.Warn("an attestation is ignored", "object", i.Object, "source", i.Source, "problem", i.Message)
+	}
+	snap := policy.Compile(set)
+	for _, f := range snap.Findings() {
+		n.log.Warn("the policies have a problem", "object", f.Object, "source", f.Source, "problem", f.Message, "ignored", f.Ignored)
+	}
+	n.memory.Replace(folderSource, attestations)
+	n.snapshot.Store(snap)
+	n.shell.Metrics.InForce(snap.Revision())
+	n.mu.Lock()
+	n.stale = set.Stale
+	n.mu.Unlock()
+	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", len(set.Objects), "stale", set.Stale)
+	if n.index != nil {
+		n.sweep()
+		n.service.Changed()
+	}
+}
+
+// sweep has the signatures about all images of the node verified.
+func (n *Node) sweep() {
+	n.prefetch.Sweep(questions(n.decider.Sources, n.index.Images()))
+}
+
+// reported is told of images that containerd reports.
+func (n *Node) reported(candidates []verifier.Candidate) {
+	n.prefetch.Want(questions(n.decider.Sources, candidates))
+}
+
+func (n *Node) decide(req *verifier.Request) verifier.Decision {
+	return n.decider.Decide(req, n.snapshot.Load(), n.memory)
+}
+
+// probe makes a decision about nothing that exists, through the whole of Decide and the
+// gate's shell, without I/O and counters.
+func (n *Node) probe() error {
+	req := &verifier.Request{Namespace: "horkos-probe", Time: time.Now(), Images: []verifier.Image{{Written: "probe", Unbound: "a probe is bound to nothing"}}}
+	if v := n.shell.Judge(req, n.decide(req)); v.Decision.Result != verifier.Unresolved {
+		return fmt.Errorf("the probe was %s", v.Decision.Result)
+	}
+	return nil
+}
+
+// problems says why the node is not ready; none means that it gates.
+func (n *Node) problems() []string {
+	n.mu.Lock()
+	stale := n.stale
+	n.mu.Unlock()
+	var all []string
+	if stale != "" {
+		all = append(all, "policies: "+stale)
+	}
+	if p := n.floor.Problem(); p != "" {
+		all = append(all, "floor: "+p)
+	}
+	if s := n.plugin.State(); !s.Synchronized {
+		problem := s.Problem
+		if problem == "" {
+			problem = "not registered with the runtime yet"
+		}
+		all = append(all, "runtime: "+problem)
+	}
+	return all
+}
+
+// mayRegister holds the plugin back from a runtime that it could not gate, or could harm.
+func (n *Node) mayRegister(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := n.ready(ctx)
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if text != n.away && text != "" {
+		n.log.Warn("the gate stays away from the runtime", "problem", text)
+	}
+	n.away = text
+	return err
+}
+
+func (n *Node) ready(ctx context.Context) error {
+	if n.shell.Mode == gate.Enforce {
+		version, err := n.client.Version(ctx)
+		if err != nil {
+			return err
+		}
+		if err := plugin.CanEnforce("containerd", version); err != nil {
+			return err
+		}
+	}
+	if !n.index.Ready() {
+		return errors.New("containerd's images are not listed yet")
+	}
+	if n.shell.Mode == gate.Enforce {
+		if err := n.pauseOnFloor(); err != nil {
+			return err
+		}
+	}
+	large, err := n.client.Large(ctx, plugin.MaxObjectBytes)
+	if err != nil {
+		return err
+	}
+	if len(large) > 0 {
+		return fmt.Errorf("registering could crash containerd, which would have to send objects over %d bytes: %s; remove them first",
+			plugin.MaxObjectBytes, strings.Join(large, ", "))
+	}
+	return nil
+}
+
+// pauseOnFloor says which lines the floor lacks: without the image that containerd pins
+// for sandboxes on it, no pod starts.
+func (n *Node) pauseOnFloor() error {
+	pinned := n.index.Pinned()
+	var lines []string
+	for _, p := range pinned {
+		if n.floor.Floor().Has("", p.Digests) {
+			return nil
+		}
+		if len(p.Digests) > 0 {
+			lines = append(lines, fmt.Sprintf("%s  # %s", p.Digests[0], p.Name))
+		}
+	}
+	if len(lines) == 0 && n.floor.Floor().Len() > 0 {
+		return nil // not pulled yet: containerd pulls it with the first pod, and it is judged then
+	}
+	slices.Sort(lines)
+	return fmt.Errorf("the node's pause image is not on the floor: no pod could start; add to %s: %s", n.config.Floor, strings.Join(lines, " or "))
+}

@@ -1,0 +1,332 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/image"
+)
+
+const (
+	// settle is when everything is listed a second time. A subscription is not confirmed:
+	// containerd may list before it has subscribed us, and what happened between is in
+	// neither. The second list finds it.
+	settle = time.Second
+
+	minBackoff = 20 * time.Millisecond
+	maxBackoff = time.Second
+
+	// resolvers is how many targets are resolved at once when all is listed.
+	resolvers = 8
+)
+
+// Run keeps the index current until ctx ends, whose error it returns. It subscribes to
+// containerd's image events before it lists the records; when the stream of events breaks,
+// as it does when containerd restarts, it starts over.
+func (ix *Index) Run(ctx context.Context) error {
+	backoff := minBackoff
+	last := "" // one trouble is logged once, however often it is met
+	for {
+		began := time.Now()
+		err := ix.follow(ctx)
+		if ctx.Err() != nil {
+			return fmt.Errorf("keep the image index: %w", ctx.Err())
+		}
+		if err.Error() != last {
+			last = err.Error()
+			ix.log.Warn("the image index is not current", "err", err)
+		}
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// follow is one stream of events, from the first list until the stream breaks.
+func (ix *Index) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer ix.shut()
+
+	stream, err := ix.client.events.Subscribe(ctx, &eventsapi.SubscribeRequest{
+		Filters: []string{fmt.Sprintf("topic~=%q,namespace==%q", "^/images/", ix.client.namespace)},
+	}, grpc.WaitForReady(true))
+	if err != nil {
+		cancel()
+		return fmt.Errorf("subscribe to image events: %w", err)
+	}
+	names := make(chan string, 64)
+	broken := make(chan error, 1)
+	var receiver sync.WaitGroup
+	receiver.Go(func() { broken <- ix.receive(ctx, stream, names) })
+	defer receiver.Wait()
+	defer cancel()
+
+	settings, err := ix.client.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	if err := ix.list(ctx); err != nil {
+		return err
+	}
+	ix.mu.Lock()
+	ix.settings, ix.snapshotter = settings, ""
+	ix.mu.Unlock()
+	ix.open()
+
+	again := time.NewTimer(settle)
+	defer again.Stop()
+	for {
+		select {
+		case err = <-broken:
+			return fmt.Errorf("follow image events: %w", err)
+		case name := <-names:
+			err = ix.refresh(ctx, name)
+		case w := <-ix.wanted:
+			err = ix.fulfil(ctx, w)
+		case <-again.C:
+			err = ix.list(ctx)
+			again.Reset(ix.relist)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive passes on the names in the events until the stream breaks.
+func (ix *Index) receive(ctx context.Context, stream eventsapi.Events_SubscribeClient, names chan<- string) error {
+	for {
+		envelope, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if envelope.GetNamespace() != ix.client.namespace {
+			continue
+		}
+		name, err := nameIn(envelope.GetEvent().GetValue())
+		if err != nil {
+			return err
+		}
+		select {
+		case names <- name:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// nameIn returns the name in an image event. What happened to it is asked of the image
+// service, which says what is true now.
+func nameIn(event []byte) (string, error) {
+	// Create, update and delete events have the name in field 1; what else they have is
+	// passed over. The generated types would cost two modules.
+	for len(event) > 0 {
+		field, kind, n := protowire.ConsumeTag(event)
+		if n < 0 {
+			return "", fmt.Errorf("decode an image event: %w", protowire.ParseError(n))
+		}
+		event = event[n:]
+		if field == 1 && kind == protowire.BytesType {
+			name, n := protowire.ConsumeString(event)
+			if n < 0 {
+				return "", fmt.Errorf("decode an image event: %w", protowire.ParseError(n))
+			}
+			return strings.Clone(name), nil
+		}
+		if n = protowire.ConsumeFieldValue(field, kind, event); n < 0 {
+			return "", fmt.Errorf("decode an image event: %w", protowire.ParseError(n))
+		}
+		event = event[n:]
+	}
+	return "", errors.New("an image event names no image")
+}
+
+// list brings the catalog in line with all records.
+func (ix *Index) list(ctx context.Context) error {
+	entries, err := ix.client.list(ctx)
+	if err != nil {
+		return err
+	}
+	read, err := ix.resolveAll(ctx, entries)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]struct{}, len(entries))
+	var news []*record
+	ix.mu.Lock()
+	for _, e := range entries {
+		there[e.name] = struct{}{}
+		points := read[e.target]
+		news = append(news, ix.catalog.replace(points)...)
+		if r := ix.catalog.put(e.name, points); r != nil {
+			news = append(news, r)
+		}
+	}
+	for name := range ix.catalog.records {
+		if _, ok := there[name]; !ok {
+			ix.catalog.remove(name)
+		}
+	}
+	ix.mu.Unlock()
+	ix.tell(news)
+	return ix.renew(ctx)
+}
+
+// resolveAll returns what all targets of records lead to. What is known is not read again,
+// unless it had a fault.
+func (ix *Index) resolveAll(ctx context.Context, entries []entry) (map[image.Digest]*content, error) {
+	all := make(map[image.Digest]*content, len(entries))
+	var unknown []image.Digest
+	ix.mu.Lock()
+	for _, e := range entries {
+		if _, seen := all[e.target]; seen {
+			continue
+		}
+		known := ix.catalog.content(e.target)
+		all[e.target] = known
+		if known == nil || known.fault != "" {
+			unknown = append(unknown, e.target)
+		}
+	}
+	ix.mu.Unlock()
+	todo := make(chan image.Digest, len(unknown))
+	for _, d := range unknown {
+		todo <- d
+	}
+	close(todo)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex
+	var workers sync.WaitGroup
+	for range min(resolvers, len(unknown)) {
+		workers.Go(func() {
+			for d := range todo {
+				points, err := resolve(ctx, ix.client, d)
+				if err != nil {
+					cancel(err)
+					return
+				}
+				mu.Lock()
+				all[d] = points
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// refresh brings the catalog in line with the record of one name.
+func (ix *Index) refresh(ctx context.Context, name string) error {
+	e, found, err := ix.client.record(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !found {
+		ix.mu.Lock()
+		ix.catalog.remove(name)
+		ix.mu.Unlock()
+		return nil
+	}
+	points := ix.content(e.target)
+	// What was not all there may be there now.
+	if points == nil || points.fault != "" || len(points.absent) > 0 {
+		if points, err = ix.reread(ctx, e.target); err != nil {
+			return err
+		}
+	}
+	ix.mu.Lock()
+	r := ix.catalog.put(name, points)
+	ix.mu.Unlock()
+	if r != nil {
+		ix.tell([]*record{r})
+	}
+	return ix.renew(ctx)
+}
+
+// fulfil looks again at what a claim named and the index did not have.
+func (ix *Index) fulfil(ctx context.Context, w wish) error {
+	if w.name != "" {
+		return ix.refresh(ctx, w.name)
+	}
+	if ix.content(w.target) == nil {
+		return nil
+	}
+	if _, err := ix.reread(ctx, w.target); err != nil {
+		return err
+	}
+	return ix.renew(ctx)
+}
+
+// renew resolves again, once, what lists something that has arrived.
+func (ix *Index) renew(ctx context.Context) error {
+	ix.mu.Lock()
+	outdated := ix.catalog.takeOutdated()
+	ix.mu.Unlock()
+	for _, d := range outdated {
+		if _, err := ix.reread(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reread resolves a target anew, for all records that point to it.
+func (ix *Index) reread(ctx context.Context, d image.Digest) (*content, error) {
+	points, err := resolve(ctx, ix.client, d)
+	if err != nil {
+		return nil, err
+	}
+	ix.mu.Lock()
+	if known := ix.catalog.content(d); known != nil && reflect.DeepEqual(known, points) {
+		points = known
+	}
+	news := ix.catalog.replace(points)
+	ix.mu.Unlock()
+	ix.tell(news)
+	return points, nil
+}
+
+// content returns what is known of the target of a record, or nil.
+func (ix *Index) content(d image.Digest) *content {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.catalog.content(d)
+}
+
+// tell reports new records. A record is only changed under the lock, and by this goroutine.
+func (ix *Index) tell(news []*record) {
+	var told []verifier.Candidate
+	seen := map[string]struct{}{}
+	for _, r := range news {
+		for _, c := range r.candidates() {
+			key := fmt.Sprint(c)
+			if _, ok := seen[key]; !ok {
+				seen[key] = struct{}{}
+				told = append(told, c)
+			}
+		}
+	}
+	if len(told) > 0 {
+		ix.onChange(told)
+	}
+}

@@ -1,0 +1,297 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	nrilog "github.com/containerd/nri/pkg/log"
+	"github.com/containerd/nri/pkg/stub"
+
+	"github.com/horkos/horkos/gate"
+	"github.com/horkos/horkos/plugin/containerd"
+	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/evidence"
+)
+
+// Binder ties what NRI claims to the content that runs.
+type Binder interface {
+	// Bind gives the container's image and then one image an image volume; what cannot
+	// be tied down says so in Unbound.
+	Bind(context.Context, containerd.Claim) []verifier.Image
+	// BindSandbox gives the image that the sandbox's own process runs.
+	BindSandbox(ctx context.Context, id string) verifier.Image
+}
+
+// Decide answers a request by the policies and the evidence of the moment, without waiting.
+type Decide func(*verifier.Request) verifier.Decision
+
+// Wanter gathers in the background what a decision missed; it does not wait.
+type Wanter interface {
+	Want([]evidence.Question)
+}
+
+// Options are what a Plugin is made of.
+type Options struct {
+	Socket string // NRI's
+	Binder Binder
+	Decide Decide
+	Wanter Wanter
+	Shell  *gate.Shell
+
+	MaxSpecBytes int
+	MaxSyncBytes int
+
+	// Before is asked before each registration; an error keeps the plugin away, and is
+	// what its state says.
+	Before func(context.Context) error
+	// Changed is told when the state changed.
+	Changed func(State)
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// State is how things stand with the runtime.
+type State struct {
+	Connected    bool
+	Synchronized bool
+	Problem      string // why it is not synchronised
+}
+
+// Plugin is the gate at the runtime. Run owns all its goroutines.
+type Plugin struct {
+	Options
+	budget *budget
+	pauses *pauses
+
+	mu      sync.Mutex
+	state   State
+	timeout time.Duration // the runtime's for a request
+	synced  chan struct{} // closed when the connection of the moment was synchronised
+}
+
+// New makes a Plugin; Run connects it.
+func New(o Options) *Plugin {
+	p := &Plugin{Options: o, timeout: stub.DefaultRequestTimeout}
+	p.budget = newBudget(o.MaxSpecBytes, o.MaxSyncBytes, func(total int) {
+		if m := o.Shell.Metrics; m != nil {
+			m.SyncBytes.Set(float64(total))
+		}
+	})
+	p.pauses = newPauses()
+	return p
+}
+
+// Backoff of the connection to the runtime. The first tries are quick: while the plugin
+// is away the node creates nothing.
+const (
+	firstPause = 50 * time.Millisecond
+	maxPause   = 5 * time.Second
+	// syncTimeout is how long after the configuration the runtime may take to synchronise.
+	syncTimeout = 15 * time.Second
+	// stable is how long a connection must have lasted for the next pause to be short again.
+	stable = 10 * time.Second
+)
+
+// Run keeps the plugin registered with the runtime until the context ends.
+func (p *Plugin) Run(ctx context.Context) error {
+	pause := firstPause
+	for ctx.Err() == nil {
+		started := time.Now()
+		err := p.serve(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		p.set(State{Problem: err.Error()})
+		if time.Since(started) > stable {
+			pause = firstPause
+		}
+		p.Log.Debug("not registered with the runtime", "error", err, "retry", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(pause*2, maxPause)
+	}
+	p.set(State{Problem: "stopping"})
+	return ctx.Err()
+}
+
+// serve registers once and returns when the connection is gone.
+func (p *Plugin) serve(ctx context.Context) error {
+	if err := p.Before(ctx); err != nil {
+		return err
+	}
+	name := Name
+	if p.Shell.Mode == gate.Audit {
+		name = AuditName
+	}
+	p.mu.Lock()
+	p.synced = make(chan struct{})
+	synced := p.synced
+	p.mu.Unlock()
+
+	st, err := stub.New(p,
+		stub.WithPluginName(name),
+		stub.WithPluginIdx(Index),
+		stub.WithSocketPath(p.Socket),
+		// Runtimes that know failure policies refuse what the plugin could not answer.
+		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true, KeepConnected: true}),
+		stub.WithLogger(logger{p.Log}),
+	)
+	if err != nil {
+		return fmt.Errorf("make the NRI stub: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() { done <- st.Run(ctx) }()
+
+	limit := time.NewTimer(syncTimeout)
+	defer limit.Stop()
+	select {
+	case err := <-done:
+		return lost(err)
+	case <-synced:
+		p.setTimeout(st.RequestTimeout())
+		p.set(State{Connected: true, Synchronized: true})
+		p.Log.Info("registered with the runtime and synchronised", "plugin", Index+"-"+name)
+	case <-limit.C:
+		// The stub says it is registered even when the runtime gave up on synchronising it.
+		cancel(errors.New("not synchronised in time"))
+		<-done
+		return fmt.Errorf("the runtime did not synchronise the plugin within %s: see its log", syncTimeout)
+	}
+	return lost(<-done)
+}
+
+func lost(err error) error {
+	if err == nil {
+		err = io.EOF
+	}
+	return fmt.Errorf("the connection to the runtime's NRI: %w", err)
+}
+
+func (p *Plugin) setTimeout(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timeout = d
+}
+
+// deadline is a quarter of the runtime's: an answer that says why comes before the
+// runtime stops waiting for one.
+func (p *Plugin) deadline() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.timeout / 4
+}
+
+func (p *Plugin) set(s State) {
+	p.mu.Lock()
+	changed := p.state != s
+	p.state = s
+	p.mu.Unlock()
+	if m := p.Shell.Metrics; m != nil {
+		m.Connected.Set(number(s.Connected))
+		m.Synchronized.Set(number(s.Synchronized))
+	}
+	if changed {
+		p.Changed(s)
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// State is how things stand now.
+func (p *Plugin) State() State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// Configure refuses to enforce at a runtime that cannot be made to fail closed.
+func (p *Plugin) Configure(_ context.Context, _, runtime, version string) (api.EventMask, error) {
+	if p.Shell.Mode == gate.Enforce {
+		if err := CanEnforce(runtime, version); err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// CanEnforce tells whether a runtime asks validators, and so can be made to fail closed: containerd 2.2 and later.
+func CanEnforce(runtime, version string) error {
+	if runtime != "containerd" {
+		return fmt.Errorf("the runtime is %s: only containerd 2.2 and later can enforce; use --enforcement audit", runtime)
+	}
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	if len(parts) >= 2 {
+		major, err1 := strconv.Atoi(parts[0])
+		minor, err2 := strconv.Atoi(parts[1])
+		if err1 == nil && err2 == nil {
+			if major > 2 || (major == 2 && minor >= 2) {
+				return nil
+			}
+			return fmt.Errorf("containerd %s has no NRI validators and cannot be made to fail closed: 2.2 or later can enforce; use --enforcement audit", version)
+		}
+	}
+	return fmt.Errorf("containerd's version %q is not understood: 2.2 or later can enforce; use --enforcement audit", version)
+}
+
+// Synchronize is answered at once, or the runtime gives up on the plugin; the sandboxes
+// it tells of are judged in the background.
+func (p *Plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
+	objects := make(map[string]object, len(pods)+len(containers))
+	spaces := make(map[string]string, len(pods))
+	for _, pod := range pods {
+		objects[pod.GetId()] = object{pod.GetNamespace(), pod.SizeVT()}
+		spaces[pod.GetId()] = pod.GetNamespace()
+	}
+	for _, c := range containers {
+		objects[c.GetId()] = object{spaces[c.GetPodSandboxId()], c.SizeVT()}
+	}
+	p.budget.reset(objects)
+	p.pauses.reset(pods)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.synced)
+	p.synced = make(chan struct{}) // a second call on a connection finds one to close
+	return nil, nil
+}
+
+// logger gives the stub's log to slog; it speaks of every connection attempt.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Debugf(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, "nri: "+fmt.Sprintf(format, args...))
+}
+
+func (l logger) Infof(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, "nri: "+fmt.Sprintf(format, args...))
+}
+
+func (l logger) Warnf(ctx context.Context, format string, args ...any) {
+	l.log.WarnContext(ctx, "nri: "+fmt.Sprintf(format, args...))
+}
+
+func (l logger) Errorf(ctx context.Context, format string, args ...any) {
+	l.log.ErrorContext(ctx, "nri: "+fmt.Sprintf(format, args...))
+}
+
+var _ nrilog.Logger = logger{}

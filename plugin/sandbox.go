@@ -1,0 +1,147 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/containerd/nri/pkg/api"
+
+	"github.com/horkos/horkos/verifier"
+)
+
+// pauses remembers which sandboxes run a pause image that the floor vouches for. The
+// event about a sandbox comes after its pause process started, and is lost while the
+// plugin is away; what counts is that no container is created in a bad sandbox.
+type pauses struct {
+	mu      sync.Mutex
+	good    map[string]bool
+	pending []*api.PodSandbox // found when synchronising, to be judged in the background
+	wake    chan struct{}
+}
+
+func newPauses() *pauses {
+	return &pauses{good: make(map[string]bool), wake: make(chan struct{}, 1)}
+}
+
+func (s *pauses) reset(pods []*api.PodSandbox) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.good = make(map[string]bool)
+	s.pending = pods
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *pauses) isGood(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.good[id]
+}
+
+func (s *pauses) set(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.good[id] = true
+}
+
+func (s *pauses) drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.good, id)
+}
+
+// next takes one sandbox that waits to be judged.
+func (s *pauses) next() (*api.PodSandbox, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) == 0 {
+		return nil, false
+	}
+	pod := s.pending[0]
+	s.pending = s.pending[1:]
+	return pod, true
+}
+
+// JudgeSandboxes judges the sandboxes found when synchronising, until the context ends:
+// a bad one is reported at once, and no container is created in it.
+func (p *Plugin) JudgeSandboxes(ctx context.Context) error {
+	for {
+		for {
+			pod, ok := p.pauses.next()
+			if !ok {
+				break
+			}
+			limited, cancel := context.WithTimeout(ctx, p.deadline())
+			p.pauseOf(limited, pod)
+			cancel()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.pauses.wake:
+		}
+	}
+}
+
+// RunPodSandbox refuses a sandbox that is too large for the runtime to tell plugins of,
+// or whose pause image is not on the floor: any pod's pull can point the pause image's
+// tag at other content. Its pause process has run for milliseconds by then.
+func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.deadline())
+	defer cancel()
+	who := subject(pod)
+	defer p.recovered(who, &err)
+
+	refusal, over := p.budget.add(pod.GetId(), "pod", pod.GetNamespace(), pod.SizeVT())
+	if refusal != "" {
+		req := &verifier.Request{Namespace: pod.GetNamespace(), Time: p.Now(), Images: []verifier.Image{{Written: "of the pod"}}}
+		v := p.Shell.Conclude(who, req, verifier.Refuse(req, verifier.Denied, verifier.SpecTooLarge, refusal), req.Time)
+		return errors.New(v.Message)
+	}
+	if over {
+		p.reportOver(pod.GetNamespace())
+	}
+	if problem := p.pauseOf(ctx, pod); problem != "" {
+		p.budget.drop(pod.GetId())
+		return errors.New(problem)
+	}
+	return nil
+}
+
+// RemovePodSandbox forgets a sandbox.
+func (p *Plugin) RemovePodSandbox(_ context.Context, pod *api.PodSandbox) error {
+	p.budget.drop(pod.GetId())
+	p.pauses.drop(pod.GetId())
+	return nil
+}
+
+// pauseOf says why a sandbox's pause image is refused, or nothing. Only a yes is
+// remembered: a sandbox does not change what it runs.
+func (p *Plugin) pauseOf(ctx context.Context, pod *api.PodSandbox) string {
+	if p.Shell.Floor == nil || p.Shell.Floor().Len() == 0 {
+		return "" // an auditing gate may have no floor
+	}
+	if p.pauses.isGood(pod.GetId()) {
+		return ""
+	}
+	now := p.Now()
+	img := p.Binder.BindSandbox(ctx, pod.GetId())
+	req := &verifier.Request{Namespace: pod.GetNamespace(), Time: now, Images: []verifier.Image{img}}
+	dec := p.Decide(req)
+	if img.Unbound == "" && !dec.Images[0].FolderRevoked {
+		// Only the floor vouches for what a sandbox runs; policies are for containers.
+		dec = verifier.Refuse(req, verifier.Denied, verifier.NotAttested, "the sandbox runs a pause image that is not on the floor of this node")
+	}
+	v := p.Shell.Conclude(subject(pod), req, dec, now)
+	if v.Admit {
+		p.pauses.set(pod.GetId())
+		return ""
+	}
+	return v.Message
+}

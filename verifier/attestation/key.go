@@ -1,0 +1,124 @@
+package attestation
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// Key is a public key that may sign attestations, and the one algorithm it does it with.
+// It is made by ParsePKIXKey or Sign and does not change.
+type Key struct {
+	// ID is the name that envelopes and policies use for the key. It proves nothing: two keys
+	// may bear one id, and one key two.
+	ID string
+
+	public      crypto.PublicKey
+	algorithm   algorithm
+	distinct    string
+	fingerprint [32]byte
+}
+
+// ParsePKIXKey reads a public key in PEM: one block PUBLIC KEY (RFC 7468, section 13) or
+// RSA PUBLIC KEY (PKCS#1), with nothing but white space around it.
+//
+// An empty id becomes ni:///sha-256;<SHA-256 of the SubjectPublicKeyInfo in DER, base64url
+// without padding> (RFC 6920), as in Binary Authorization. The algorithm is one of those
+// that Kritis and Binary Authorization name, in any letter case, or ed25519; the key's size
+// or curve must be the one in the name. An empty one is inferred from the key; for RSA it is
+// PKCS#1 v1.5 with SHA-256.
+func ParsePKIXKey(id string, data []byte, algorithm string) (*Key, error) {
+	public, err := parsePublic(data)
+	if err != nil {
+		return nil, fmt.Errorf("parsing public key: %w", err)
+	}
+	return newKey(id, public, algorithm)
+}
+
+func newKey(id string, public crypto.PublicKey, name string) (*Key, error) {
+	a, err := algorithmFor(public, name)
+	if err != nil {
+		return nil, err
+	}
+	if public, ok := public.(*rsa.PublicKey); ok {
+		// FIPS 186-5, A.1.1: odd and above 2^16. An even modulus is none.
+		if public.E <= 1<<16 || public.E%2 == 0 || public.N.Bit(0) == 0 {
+			return nil, fmt.Errorf("RSA key with public exponent %d: want an odd one above 65536, and an odd modulus", public.E)
+		}
+	}
+	// Encoded anew, so that one key cannot count as two for the way it was written.
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding public key: %w", err)
+	}
+	sum := sha256.Sum256(spki)
+	if id == "" {
+		id = "ni:///sha-256;" + base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	return &Key{
+		ID:          id,
+		public:      public,
+		algorithm:   a,
+		distinct:    hex.EncodeToString(sum[:]),
+		fingerprint: sha256.Sum256(append([]byte(string(PKIX)+"\x00"+a.name+"\x00"), spki...)),
+	}, nil
+}
+
+// Algorithm is the canonical name of the key's algorithm.
+func (k *Key) Algorithm() string { return k.algorithm.name }
+
+// Distinct tells keys apart for counting, whatever their ids and algorithms: the SHA-256 of
+// the SubjectPublicKeyInfo, in hex.
+func (k *Key) Distinct() string { return k.distinct }
+
+// Fingerprint is a SHA-256 over all of the key that Verify looks at: format, algorithm and
+// public key. With Envelope.Sum it makes the key of a remembered Outcome.
+func (k *Key) Fingerprint() [32]byte { return k.fingerprint }
+
+func parsePublic(data []byte) (crypto.PublicKey, error) {
+	block, err := onlyBlock(data)
+	if err != nil {
+		return nil, err
+	}
+	switch block.Type {
+	case "PUBLIC KEY":
+		return x509.ParsePKIXPublicKey(block.Bytes)
+	case "RSA PUBLIC KEY":
+		return x509.ParsePKCS1PublicKey(block.Bytes)
+	}
+	return nil, fmt.Errorf("PEM block %.80q: want PUBLIC KEY", block.Type)
+}
+
+// onlyBlock reads a PEM file of one block. Decoders pass over what they cannot read, so
+// that of two keys people and programs might see different ones: here there is one.
+func onlyBlock(data []byte) (*pem.Block, error) {
+	if len(data) > MaxKeyBytes {
+		return nil, fmt.Errorf("%d bytes of PEM: at most %d are read", len(data), MaxKeyBytes)
+	}
+	begin := []byte("-----BEGIN ")
+	data = bytes.TrimSpace(data)
+	if !bytes.HasPrefix(data, begin) {
+		return nil, errors.New("does not begin with a PEM block")
+	}
+	if bytes.Count(data, begin) > 1 {
+		return nil, errors.New("more than one PEM block")
+	}
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("malformed PEM block")
+	}
+	if len(block.Headers) > 0 {
+		return nil, errors.New("the PEM block has headers")
+	}
+	if len(rest) > 0 {
+		return nil, errors.New("something follows the PEM block")
+	}
+	return block, nil
+}

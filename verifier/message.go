@@ -1,0 +1,210 @@
+package verifier
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/horkos/horkos/verifier/policy"
+)
+
+// MaxMessage bounds a message in bytes: it ends up in kubelet events and waiting reasons.
+const MaxMessage = 900
+
+// Message tells people what was decided of the images that are not allowed, in the order
+// of the request, why, and what to do; of an allowed request it tells what allowed it.
+// It holds no secrets: whoever may read the pod may read it.
+func (d *Decision) Message() string {
+	var parts []string
+	var advice string
+	for i := range d.Images {
+		img := &d.Images[i]
+		if (img.Result == Allowed) != (d.Result == Allowed) {
+			continue
+		}
+		parts = append(parts, img.why())
+		if advice == "" {
+			advice = img.advice()
+		}
+	}
+	if advice != "" {
+		advice = ". " + advice
+	}
+	return fit(parts, advice)
+}
+
+// Message is that of one image.
+func (d *ImageDecision) Message() string {
+	advice := d.advice()
+	if advice != "" {
+		advice = ". " + advice
+	}
+	return fit([]string{d.why()}, advice)
+}
+
+// fit joins as many parts as the bound lets, and says how many did not fit.
+func fit(parts []string, end string) string {
+	end = clip(end, MaxMessage/3)
+	room := MaxMessage - len(end)
+	var b strings.Builder
+	for i, p := range parts {
+		sep := ""
+		if i > 0 {
+			sep = "; "
+		}
+		rest := ""
+		if n := len(parts) - i - 1; n > 0 {
+			rest = fmt.Sprintf("; and %d more", n)
+		}
+		if b.Len()+len(sep)+len(p)+len(rest) <= room {
+			b.WriteString(sep + p)
+			continue
+		}
+		if i == 0 {
+			b.WriteString(clip(p, room-len(rest)) + rest)
+			break
+		}
+		b.WriteString(fmt.Sprintf("; and %d more", len(parts)-i))
+		break
+	}
+	return clip(b.String(), room) + end
+}
+
+func (d *ImageDecision) why() string {
+	name := clean(d.Image.Written, 300)
+	switch {
+	case d.Result == Allowed:
+		return "image " + name + " " + d.allowedBy()
+	case d.Reason == ImageRevoked:
+		return "image " + name + " is not attested: " + clean(d.Detail, 300)
+	}
+	var whys []string
+	for i := range d.Checks {
+		if c := &d.Checks[i]; c.failed && c.Result != Allowed {
+			whys = append(whys, c.why())
+		}
+	}
+	if d.Detail != "" {
+		whys = append(whys, clean(d.Detail, 400))
+	}
+	if len(whys) == 0 {
+		whys = append(whys, string(d.Reason))
+	}
+	return "image " + name + " is not attested: " + fitWhys(whys)
+}
+
+// fitWhys keeps one image from taking the room of all.
+func fitWhys(whys []string) string {
+	const room = 500
+	var b strings.Builder
+	for i, w := range whys {
+		if i > 0 && b.Len()+len(w) > room {
+			return b.String() + fmt.Sprintf(", and %d more", len(whys)-i)
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(clip(w, room))
+	}
+	return b.String()
+}
+
+func (c *Check) why() string {
+	detail := clean(c.Detail, 300)
+	if detail == "" && c.Reason == NotAttested {
+		detail = "no attestation found"
+	}
+	switch {
+	case c.Authority != "" && detail != "":
+		return "by authority " + c.Authority + " (" + detail + ")"
+	case c.Authority != "":
+		return "by authority " + c.Authority + " (" + string(c.Reason) + ")"
+	case c.Policy != "":
+		return c.Policy + " cannot be understood (" + detail + ")"
+	}
+	return "the policies cannot be understood (" + detail + ")"
+}
+
+func (d *ImageDecision) allowedBy() string {
+	switch d.Reason {
+	case Attested:
+		var names []string
+		for i := range d.Checks {
+			if c := &d.Checks[i]; c.Result == Allowed && c.Reason == Attested && c.Enforcement == "" {
+				names = append(names, c.Authority)
+			}
+		}
+		return "is attested by authority " + strings.Join(names, ", ")
+	case Exempt:
+		return "is exempt: an allowlist names it"
+	case Floor:
+		return "is on the floor of this node"
+	case NoPolicy:
+		return "is in no policy: allowed by default"
+	}
+	return "is allowed: " + string(d.Reason)
+}
+
+// advice is what to do next about an image that is not allowed.
+func (d *ImageDecision) advice() string {
+	if d.Result == Allowed {
+		return ""
+	}
+	switch d.Reason {
+	case NotAttested, SignatureInvalid, WrongImage, AttestationExpired:
+		for _, c := range d.Image.Candidates {
+			if len(c.Digests) > 0 {
+				return "To attest it: horkos attest " + c.Repository + "@" + string(c.Digests[0])
+			}
+		}
+		return "Name the image by a repository and a digest that is attested"
+	case NoPolicy:
+		return "Add a policy for the namespace, or an allowlist entry for the image"
+	case EvidencePending, ImageUnbound, DeadlineExceeded:
+		return "It is tried again"
+	case TagNotResolved:
+		return "Write repository@sha256:... in place of the tag"
+	case ObjectMalformed, AuthorityNotFound:
+		return "Whoever keeps the policies has to mend them"
+	case ImageRevoked:
+		return "Use an image that is not revoked"
+	case SpecTooLarge:
+		return "Make the pod smaller: enableServiceLinks: false, less environment, fewer annotations"
+	case AuditFailed:
+		return "Whoever keeps the node has to make room for the audit log"
+	}
+	return ""
+}
+
+// clip cuts a text at a rune boundary.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	const mark = "..."
+	n = max(n-len(mark), 0)
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + mark
+}
+
+// clean makes a text of a hostile author fit for a terminal and a log line.
+func clean(s string, n int) string {
+	s = clip(s, n)
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// enforcementMark is what a check bears of its policy's enforcement: nothing when it decides.
+func enforcementMark(e policy.Enforcement) string {
+	if e == policy.Enforce {
+		return ""
+	}
+	return string(e)
+}

@@ -1,0 +1,113 @@
+package verifier
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/horkos/horkos/verifier/attestation"
+	"github.com/horkos/horkos/verifier/evidence"
+	"github.com/horkos/horkos/verifier/policy"
+)
+
+// Limits of the evidence about an image that is looked at for one authority, counted
+// after the filter by key and note, so that foreign evidence cannot crowd out the good.
+const (
+	maxRead  = 256 // attestations
+	maxTried = 64  // envelopes
+)
+
+// bounds counts what was looked at for one authority.
+type bounds struct{ read, tried int }
+
+func (b *bounds) full() bool { return b.read > maxRead || b.tried > maxTried }
+
+// each calls visit for every envelope that an authority's keys could have made, under
+// every such key, until visit returns false or the bounds are reached. Deciding and
+// settling share it, so that what is decided on is what was verified.
+func (b *bounds) each(a *policy.Authority, attestations []evidence.Attestation, visit func(*evidence.Attestation, *attestation.Envelope, *attestation.Key) bool) {
+	for i := range attestations {
+		at := &attestations[i]
+		if !a.Accepts(at.Note) {
+			continue
+		}
+		counted := false
+		for k := range at.Envelopes {
+			env := &at.Envelopes[k]
+			keys := a.Keys(env.KeyID)
+			if len(keys) == 0 {
+				continue
+			}
+			if !counted {
+				counted = true
+				b.read++
+			}
+			if b.tried++; b.full() {
+				return
+			}
+			for _, key := range keys {
+				if !visit(at, env, key) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Evidence is a View that remembers outcomes.
+type Evidence interface {
+	View
+	Remember(*attestation.Key, *attestation.Envelope, attestation.Outcome)
+}
+
+// Settle verifies every signature that deciding on the answer to a question could look
+// at, under the policies of the moment, and remembers the outcomes. It is arithmetic,
+// possibly much of it, and belongs outside the create callback; it stops with the context.
+func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.Question) error {
+	attestations, ok := ev.Lookup(q)
+	if !ok {
+		return nil
+	}
+	seen := make(map[*policy.Authority]bool)
+	for i := range attestations {
+		for k := range attestations[i].Envelopes {
+			for _, a := range snap.Authorities(attestations[i].Envelopes[k].KeyID) {
+				if seen[a] {
+					continue
+				}
+				seen[a] = true
+				var b bounds
+				b.each(a, attestations, func(_ *evidence.Attestation, env *attestation.Envelope, key *attestation.Key) bool {
+					if ctx.Err() != nil {
+						return false
+					}
+					if _, known := ev.Outcome(key, env); !known {
+						ev.Remember(key, env, attestation.Verify(key, env))
+					}
+					return true
+				})
+			}
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("verify the signatures about %s: %w", q.Identity, err)
+	}
+	return nil
+}
+
+// maxRounds bounds how often Verify gathers and decides again.
+const maxRounds = 4
+
+// Verify decides as Decide does, for gates that may wait: what is missing is settled and
+// the request decided again.
+func (d *Decider) Verify(ctx context.Context, req *Request, snap *policy.Snapshot, ev Evidence) (Decision, error) {
+	dec := d.Decide(req, snap, ev)
+	for round := 1; round < maxRounds && len(dec.Missing) > 0; round++ {
+		for _, q := range dec.Missing {
+			if err := Settle(ctx, snap, ev, q); err != nil {
+				return dec, err
+			}
+		}
+		dec = d.Decide(req, snap, ev)
+	}
+	return dec, nil
+}
