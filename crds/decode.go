@@ -23,6 +23,9 @@ import (
 // document has no apiVersion, kind or metadata.name, a key outside spec stands twice, or a
 // limit is passed. There is no object then, since nobody can say which ones are missing.
 func Decode(data []byte, source string) ([]Object, error) {
+	if len(data) > MaxBytes {
+		return nil, fmt.Errorf("%s: more than %d bytes", source, MaxBytes)
+	}
 	if !utf8.Valid(data) {
 		return nil, fmt.Errorf("%s: not UTF-8", source)
 	}

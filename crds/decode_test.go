@@ -309,6 +309,9 @@ func TestLimits(t *testing.T) {
 		{"a document of 8 MiB", document(crds.MaxDocumentBytes), true},
 		{"a document of a byte more", document(crds.MaxDocumentBytes + 1), false},
 		{"a document of YAML over 8 MiB", "# x\n" + document(crds.MaxDocumentBytes+1), false},
+		{"documents whose aliases make them over 64 MiB", strings.Repeat("x: &a "+strings.Repeat("a", 1<<20)+"\ny: [*a,*a,*a,*a,*a,*a]\n---\n", 10), false},
+		{"64 MiB of text", small + strings.Repeat(" ", crds.MaxBytes-len(small)), true},
+		{"a byte more of text", small + strings.Repeat(" ", crds.MaxBytes-len(small)+1), false},
 		{"256 revoked digests", digests(256), true},
 		{"257 revoked digests", digests(257), false},
 	}

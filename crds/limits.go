@@ -7,6 +7,8 @@ const (
 	// MaxDocumentBytes bounds one document, which may be a List, as it is written and as
 	// JSON: a small document of YAML can stand for a large one by its aliases.
 	MaxDocumentBytes = 8 << 20
+	// MaxBytes bounds the data of one call of Decode, as it is written and as JSON.
+	MaxBytes = 64 << 20
 	// MaxObjects bounds what one call of Decode returns or drops.
 	MaxObjects = 20_000
 	// MaxAttestations bounds the attestations of one ImageAttestation.

@@ -25,6 +25,7 @@ func yamlDocuments(data []byte) (docs [][]byte, err error) {
 	}()
 	in := &meter{r: bytes.NewReader(data)}
 	dec := yaml.NewDecoder(in)
+	total := 0
 	for {
 		in.left = MaxDocumentBytes
 		var n yaml.Node
@@ -37,6 +38,9 @@ func yamlDocuments(data []byte) (docs [][]byte, err error) {
 		w := &yamlWriter{}
 		if err := w.node(&n, 0); err != nil {
 			return nil, fmt.Errorf("YAML: %w", err)
+		}
+		if total += len(w.json); total > MaxBytes {
+			return nil, fmt.Errorf("YAML: more than %d bytes when aliases are followed", MaxBytes)
 		}
 		if !bytes.Equal(w.json, []byte("null")) {
 			docs = append(docs, w.json)

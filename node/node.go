@@ -23,6 +23,7 @@ import (
 	"github.com/horkos/horkos/plugin/containerd"
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/evidence"
+	"github.com/horkos/horkos/verifier/image"
 	"github.com/horkos/horkos/verifier/policy"
 	source "github.com/horkos/horkos/verifier/source/objects"
 )
@@ -109,7 +110,12 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	group.Go(func() error { return n.prefetch.Run(ctx) })
 	group.Go(func() error { return n.index.Run(ctx) })
 	group.Go(func() error { return n.plugin.JudgeSandboxes(ctx) })
-	group.Go(func() error { return n.plugin.Run(ctx) })
+	group.Go(func() error {
+		if err := n.start(ctx); err != nil {
+			return err
+		}
+		return n.plugin.Run(ctx)
+	})
 	group.Go(func() error { return n.service.Run(ctx) })
 	if err := group.Wait(); !errors.Is(err, context.Canceled) {
 		return err
@@ -135,14 +141,27 @@ func (n *Node) take(set crds.Set) {
 	n.mu.Unlock()
 	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", len(set.Objects), "stale", set.Stale)
 	if n.index != nil {
-		n.sweep()
+		n.sweep(n.running())
 		n.service.Changed()
 	}
 }
 
-// sweep has the signatures about all images of the node verified.
-func (n *Node) sweep() {
-	n.prefetch.Sweep(questions(n.decider.Sources, n.index.Images()))
+// running are the names of the images of the containers of the node. Not to know them
+// costs an order, nothing else.
+func (n *Node) running() []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	inventory, err := n.client.Inventory(ctx, plugin.MaxObjectBytes)
+	if err != nil {
+		n.log.Debug("what runs on the node is not known", "error", err)
+	}
+	return inventory.Images
+}
+
+// sweep has the signatures about all images of the node verified, those of running pods first.
+func (n *Node) sweep(running []string) {
+	first := questions(n.decider.Sources, n.index.Named(running))
+	n.prefetch.Sweep(append(first, questions(n.decider.Sources, n.index.Images())...))
 }
 
 // reported is told of images that containerd reports.
@@ -205,44 +224,37 @@ func (n *Node) mayRegister(ctx context.Context) error {
 }
 
 func (n *Node) ready(ctx context.Context) error {
-	if n.shell.Mode == gate.Enforce {
-		version, err := n.client.Version(ctx)
-		if err != nil {
-			return err
-		}
-		if err := plugin.CanEnforce("containerd", version); err != nil {
-			return err
-		}
-	}
 	if !n.index.Ready() {
 		return errors.New("containerd's images are not listed yet")
 	}
-	if n.shell.Mode == gate.Enforce {
-		if err := n.pauseOnFloor(); err != nil {
-			return err
-		}
+	if err := n.canEnforce(ctx); err != nil {
+		return err
 	}
-	large, err := n.client.Large(ctx, plugin.MaxObjectBytes)
+	inventory, err := n.client.Inventory(ctx, plugin.MaxObjectBytes)
 	if err != nil {
 		return err
 	}
-	if len(large) > 0 {
-		return fmt.Errorf("registering could crash containerd, which would have to send objects over %d bytes: %s; remove them first",
-			plugin.MaxObjectBytes, strings.Join(large, ", "))
+	if len(inventory.Large) > 0 {
+		return fmt.Errorf("registering could crash containerd, which would have to tell of objects over %d bytes: %s; remove them first",
+			plugin.MaxObjectBytes, strings.Join(inventory.Large, ", "))
 	}
+	n.sweep(inventory.Images)
 	return nil
 }
 
-// pauseOnFloor says which lines the floor lacks: without the image that containerd pins
-// for sandboxes on it, no pod starts.
-func (n *Node) pauseOnFloor() error {
-	pinned := n.index.Pinned()
+// pauseOnFloor says which line the floor lacks: without the image that containerd pins
+// for sandboxes on it, no pod starts. The error is errNoPause then.
+func (n *Node) pauseOnFloor(ctx context.Context) error {
+	pinned, err := n.client.Pinned(ctx)
+	if err != nil {
+		return err
+	}
 	var lines []string
 	for _, p := range pinned {
 		if n.floor.Floor().Has("", p.Digests) {
 			return nil
 		}
-		if len(p.Digests) > 0 {
+		if !image.IsID(p.Name) && len(p.Digests) > 0 {
 			lines = append(lines, fmt.Sprintf("%s  # %s", p.Digests[0], p.Name))
 		}
 	}
@@ -250,5 +262,43 @@ func (n *Node) pauseOnFloor() error {
 		return nil // not pulled yet: containerd pulls it with the first pod, and it is judged then
 	}
 	slices.Sort(lines)
-	return fmt.Errorf("the node's pause image is not on the floor: no pod could start; add to %s: %s", n.config.Floor, strings.Join(lines, " or "))
+	return fmt.Errorf("%w; when the digest is the one you expect (any pod's pull can move the tag), add to %s: %s",
+		errNoPause, n.config.Floor, strings.Join(lines, " or "))
+}
+
+var errNoPause = errors.New("the node's pause image is not on the floor, and no pod could start")
+
+// start waits until containerd can be asked, and fails when the node could never be
+// gated as it is configured: an operator is to see that at once.
+func (n *Node) start(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := n.canEnforce(limited)
+		cancel()
+		if err == nil || errors.Is(err, errNoPause) || errors.Is(err, plugin.ErrCannotEnforce) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// canEnforce tells whether the runtime of the moment can be made to fail closed, and pods could start.
+func (n *Node) canEnforce(ctx context.Context) error {
+	if n.shell.Mode != gate.Enforce {
+		return nil
+	}
+	version, err := n.client.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if err := plugin.CanEnforce("containerd", version); err != nil {
+		return err
+	}
+	return n.pauseOnFloor(ctx)
 }

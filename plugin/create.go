@@ -22,6 +22,11 @@ func (p *Plugin) ValidateContainerAdjustment(ctx context.Context, r *api.Validat
 	defer cancel()
 	who := subject(r.GetPod())
 	who.Container = r.GetContainer().GetName()
+	defer func() {
+		if err != nil {
+			p.budget.drop(r.GetContainer().GetId())
+		}
+	}()
 	defer p.recovered(who, &err)
 
 	started := p.Now()
@@ -31,7 +36,6 @@ func (p *Plugin) ValidateContainerAdjustment(ctx context.Context, r *api.Validat
 		p.Wanter.Want(dec.Missing)
 	}
 	if !v.Admit {
-		p.budget.drop(r.GetContainer().GetId())
 		return errors.New(v.Message)
 	}
 	return nil
@@ -67,14 +71,20 @@ func (p *Plugin) decideCreate(ctx context.Context, r *api.ValidateContainerAdjus
 	if over {
 		p.reportOver(pod.GetNamespace())
 	}
-	if problem := p.pauseOf(ctx, pod); problem != "" {
-		return req, verifier.Refuse(req, verifier.Denied, verifier.NotAttested, problem)
+	if pause := p.refusedPause(ctx, pod); pause != nil {
+		why := pause.Decision.Images[0]
+		return req, verifier.Refuse(req, why.Result, why.Reason, "its sandbox is refused: "+why.Detail)
 	}
 	req.Images = p.Binder.Bind(ctx, claim)
 	if ctx.Err() != nil {
 		return req, verifier.Refuse(req, verifier.Unresolved, verifier.DeadlineExceeded, "the node did not tell in time which image it is")
 	}
-	return req, p.Decide(req)
+	dec := p.Decide(req)
+	if dec.Result == verifier.Allowed && ctx.Err() != nil {
+		// The runtime may have stopped waiting, and the record is to say what it made of it.
+		return req, verifier.Refuse(req, verifier.Unresolved, verifier.DeadlineExceeded, "the decision came too late")
+	}
+	return req, dec
 }
 
 func (p *Plugin) reportOver(namespace string) {

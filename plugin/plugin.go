@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
-	nrilog "github.com/containerd/nri/pkg/log"
 	"github.com/containerd/nri/pkg/stub"
 
 	"github.com/horkos/horkos/gate"
@@ -75,7 +73,6 @@ type Plugin struct {
 	mu      sync.Mutex
 	state   State
 	timeout time.Duration // the runtime's for a request
-	synced  chan struct{} // closed when the connection of the moment was synchronised
 }
 
 // New makes a Plugin; Run connects it.
@@ -95,7 +92,7 @@ func New(o Options) *Plugin {
 const (
 	firstPause = 50 * time.Millisecond
 	maxPause   = 5 * time.Second
-	// syncTimeout is how long after the configuration the runtime may take to synchronise.
+	// syncTimeout is how long the runtime may take from the registration until it synchronised.
 	syncTimeout = 15 * time.Second
 	// stable is how long a connection must have lasted for the next pause to be short again.
 	stable = 10 * time.Second
@@ -130,54 +127,19 @@ func (p *Plugin) serve(ctx context.Context) error {
 	if err := p.Before(ctx); err != nil {
 		return err
 	}
-	name := Name
-	if p.Shell.Mode == gate.Audit {
-		name = AuditName
-	}
-	p.mu.Lock()
-	p.synced = make(chan struct{})
-	synced := p.synced
-	p.mu.Unlock()
-
-	st, err := stub.New(p,
-		stub.WithPluginName(name),
-		stub.WithPluginIdx(Index),
-		stub.WithSocketPath(p.Socket),
-		// Runtimes that know failure policies refuse what the plugin could not answer.
-		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true, KeepConnected: true}),
-		stub.WithLogger(logger{p.Log}),
-	)
+	c, err := newConnection(p)
 	if err != nil {
-		return fmt.Errorf("make the NRI stub: %w", err)
+		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() { done <- st.Run(ctx) }()
-
-	limit := time.NewTimer(syncTimeout)
-	defer limit.Stop()
-	select {
-	case err := <-done:
-		return lost(err)
-	case <-synced:
-		p.setTimeout(st.RequestTimeout())
-		p.set(State{Connected: true, Synchronized: true})
-		p.Log.Info("registered with the runtime and synchronised", "plugin", Index+"-"+name)
-	case <-limit.C:
-		// The stub says it is registered even when the runtime gave up on synchronising it.
-		cancel(errors.New("not synchronised in time"))
-		<-done
-		return fmt.Errorf("the runtime did not synchronise the plugin within %s: see its log", syncTimeout)
-	}
-	return lost(<-done)
+	return c.run(ctx)
 }
 
-func lost(err error) error {
-	if err == nil {
-		err = io.EOF
+// name is the gate's name without its index.
+func (p *Plugin) name() string {
+	if p.Shell.Mode == gate.Audit {
+		return AuditName
 	}
-	return fmt.Errorf("the connection to the runtime's NRI: %w", err)
+	return Name
 }
 
 func (p *Plugin) setTimeout(d time.Duration) {
@@ -225,20 +187,14 @@ func (p *Plugin) State() State {
 	return p.state
 }
 
-// Configure refuses to enforce at a runtime that cannot be made to fail closed.
-func (p *Plugin) Configure(_ context.Context, _, runtime, version string) (api.EventMask, error) {
-	if p.Shell.Mode == gate.Enforce {
-		if err := CanEnforce(runtime, version); err != nil {
-			return 0, err
-		}
-	}
-	return 0, nil
-}
+// ErrCannotEnforce is what a runtime is that does not ask validators: nothing could make it fail closed.
+var ErrCannotEnforce = errors.New("it cannot be made to fail closed: containerd 2.2 and later can enforce; elsewhere use --enforcement audit")
 
-// CanEnforce tells whether a runtime asks validators, and so can be made to fail closed: containerd 2.2 and later.
+// CanEnforce tells whether a runtime asks validators, and so can be made to fail closed: containerd 2.2 and
+// later. The error is ErrCannotEnforce.
 func CanEnforce(runtime, version string) error {
 	if runtime != "containerd" {
-		return fmt.Errorf("the runtime is %s: only containerd 2.2 and later can enforce; use --enforcement audit", runtime)
+		return fmt.Errorf("%s %s: %w", runtime, version, ErrCannotEnforce)
 	}
 	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 	if len(parts) >= 2 {
@@ -248,15 +204,14 @@ func CanEnforce(runtime, version string) error {
 			if major > 2 || (major == 2 && minor >= 2) {
 				return nil
 			}
-			return fmt.Errorf("containerd %s has no NRI validators and cannot be made to fail closed: 2.2 or later can enforce; use --enforcement audit", version)
+			return fmt.Errorf("containerd %s has no NRI validators: %w", version, ErrCannotEnforce)
 		}
 	}
-	return fmt.Errorf("containerd's version %q is not understood: 2.2 or later can enforce; use --enforcement audit", version)
+	return fmt.Errorf("the version %q is not understood: %w", version, ErrCannotEnforce)
 }
 
-// Synchronize is answered at once, or the runtime gives up on the plugin; the sandboxes
-// it tells of are judged in the background.
-func (p *Plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
+// take makes what a runtime says is there all that there is.
+func (p *Plugin) take(pods []*api.PodSandbox, containers []*api.Container) {
 	objects := make(map[string]object, len(pods)+len(containers))
 	spaces := make(map[string]string, len(pods))
 	for _, pod := range pods {
@@ -268,30 +223,4 @@ func (p *Plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containe
 	}
 	p.budget.reset(objects)
 	p.pauses.reset(pods)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	close(p.synced)
-	p.synced = make(chan struct{}) // a second call on a connection finds one to close
-	return nil, nil
 }
-
-// logger gives the stub's log to slog; it speaks of every connection attempt.
-type logger struct{ log *slog.Logger }
-
-func (l logger) Debugf(ctx context.Context, format string, args ...any) {
-	l.log.DebugContext(ctx, "nri: "+fmt.Sprintf(format, args...))
-}
-
-func (l logger) Infof(ctx context.Context, format string, args ...any) {
-	l.log.DebugContext(ctx, "nri: "+fmt.Sprintf(format, args...))
-}
-
-func (l logger) Warnf(ctx context.Context, format string, args ...any) {
-	l.log.WarnContext(ctx, "nri: "+fmt.Sprintf(format, args...))
-}
-
-func (l logger) Errorf(ctx context.Context, format string, args ...any) {
-	l.log.ErrorContext(ctx, "nri: "+fmt.Sprintf(format, args...))
-}
-
-var _ nrilog.Logger = logger{}

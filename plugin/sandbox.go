@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 
+	"github.com/horkos/horkos/gate"
 	"github.com/horkos/horkos/verifier"
 )
 
@@ -74,9 +75,7 @@ func (p *Plugin) JudgeSandboxes(ctx context.Context) error {
 			if !ok {
 				break
 			}
-			limited, cancel := context.WithTimeout(ctx, p.deadline())
-			p.pauseOf(limited, pod)
-			cancel()
+			p.judge(ctx, pod)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -89,6 +88,15 @@ func (p *Plugin) JudgeSandboxes(ctx context.Context) error {
 	}
 }
 
+// judge judges one of them. Whether it panics or refuses, creates in the sandbox are refused.
+func (p *Plugin) judge(ctx context.Context, pod *api.PodSandbox) {
+	ctx, cancel := context.WithTimeout(ctx, p.deadline())
+	defer cancel()
+	var err error
+	defer p.recovered(subject(pod), &err)
+	p.refusedPause(ctx, pod)
+}
+
 // RunPodSandbox refuses a sandbox that is too large for the runtime to tell plugins of,
 // or whose pause image is not on the floor: any pod's pull can point the pause image's
 // tag at other content. Its pause process has run for milliseconds by then.
@@ -96,6 +104,11 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) (err er
 	ctx, cancel := context.WithTimeout(ctx, p.deadline())
 	defer cancel()
 	who := subject(pod)
+	defer func() {
+		if err != nil {
+			p.budget.drop(pod.GetId())
+		}
+	}()
 	defer p.recovered(who, &err)
 
 	refusal, over := p.budget.add(pod.GetId(), "pod", pod.GetNamespace(), pod.SizeVT())
@@ -107,9 +120,8 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) (err er
 	if over {
 		p.reportOver(pod.GetNamespace())
 	}
-	if problem := p.pauseOf(ctx, pod); problem != "" {
-		p.budget.drop(pod.GetId())
-		return errors.New(problem)
+	if pause := p.refusedPause(ctx, pod); pause != nil {
+		return errors.New(pause.Message)
 	}
 	return nil
 }
@@ -121,14 +133,14 @@ func (p *Plugin) RemovePodSandbox(_ context.Context, pod *api.PodSandbox) error 
 	return nil
 }
 
-// pauseOf says why a sandbox's pause image is refused, or nothing. Only a yes is
-// remembered: a sandbox does not change what it runs.
-func (p *Plugin) pauseOf(ctx context.Context, pod *api.PodSandbox) string {
-	if p.Shell.Floor == nil || p.Shell.Floor().Len() == 0 {
-		return "" // an auditing gate may have no floor
+// refusedPause gives the verdict on a sandbox's pause image where it is refused, and nil
+// where it is not. Only a yes is remembered: a sandbox does not change what it runs.
+func (p *Plugin) refusedPause(ctx context.Context, pod *api.PodSandbox) *gate.Verdict {
+	if p.Shell.Floor == nil || p.Shell.Mode == gate.Audit && p.Shell.Floor().Len() == 0 {
+		return nil // an auditing gate may have no floor; an enforcing one whose floor was emptied starts nothing
 	}
 	if p.pauses.isGood(pod.GetId()) {
-		return ""
+		return nil
 	}
 	now := p.Now()
 	img := p.Binder.BindSandbox(ctx, pod.GetId())
@@ -141,7 +153,7 @@ func (p *Plugin) pauseOf(ctx context.Context, pod *api.PodSandbox) string {
 	v := p.Shell.Conclude(subject(pod), req, dec, now)
 	if v.Admit {
 		p.pauses.set(pod.GetId())
-		return ""
+		return nil
 	}
-	return v.Message
+	return &v
 }

@@ -12,8 +12,13 @@ import (
 	"time"
 )
 
-// kubeletLogs is where a kubelet links to the logs of containers, whatever its settings.
-const kubeletLogs = "/var/log/containers"
+// What a kubelet puts on the machine whatever its settings: links to the logs of
+// containers, and the socket for device plugins.
+const (
+	kubeletLogs    = "/var/log/containers"
+	kubeletDir     = "/var/lib/kubelet"
+	kubeletDevices = kubeletDir + "/device-plugins"
+)
 
 // KubeletOptions say what a kubelet works on.
 type KubeletOptions struct {
@@ -60,7 +65,7 @@ func (r *Run) newKubelet(options KubeletOptions) (*Kubelet, error) {
 	if err := keepKernelSettings(r.Dir); err != nil {
 		return nil, err
 	}
-	if err := keepAbsent(r.Dir, kubeletLogs); err != nil {
+	if err := keepAbsent(r.Dir, kubeletLogs, kubeletDevices+"/kubelet.sock", kubeletDevices, kubeletDir); err != nil {
 		return nil, err
 	}
 	cgroup := filepath.Base(r.Dir) + "/" + filepath.Base(dir)

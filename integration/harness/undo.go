@@ -37,21 +37,21 @@ func keepKernelSettings(dir string) error {
 	return nil
 }
 
-// keepAbsent notes which of the folders are not there, so that they are removed
-// again, in the order given, if they are empty.
-func keepAbsent(dir string, folders ...string) error {
+// keepAbsent notes which of the files and folders are not there, so that they are
+// removed again, in the order given; a folder only if it is empty.
+func keepAbsent(dir string, paths ...string) error {
 	keep := filepath.Join(dir, "absent")
 	noted, err := os.ReadFile(keep)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keep absent folders: %w", err)
+		return fmt.Errorf("keep what is absent: %w", err)
 	}
-	for _, folder := range folders {
-		if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
-			noted = append(noted, folder+"\n"...)
+	for _, path := range paths {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			noted = append(noted, path+"\n"...)
 		}
 	}
 	if err := os.WriteFile(keep, noted, 0o600); err != nil {
-		return fmt.Errorf("keep absent folders: %w", err)
+		return fmt.Errorf("keep what is absent: %w", err)
 	}
 	return nil
 }
@@ -70,10 +70,10 @@ func undo(dir string) error {
 	}
 	errs = append(errs, removeLinks(kubeletLogs, dir))
 	absent, _ := os.ReadFile(filepath.Join(dir, "absent")) // absent itself when nothing was
-	for folder := range strings.Lines(string(absent)) {
-		err := os.Remove(strings.TrimSuffix(folder, "\n"))
+	for path := range strings.Lines(string(absent)) {
+		err := os.Remove(strings.TrimSuffix(path, "\n"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
-			errs = append(errs, fmt.Errorf("remove a folder that was not there before: %w", err))
+			errs = append(errs, fmt.Errorf("remove what was not there before: %w", err))
 		}
 	}
 	return errors.Join(errs...)

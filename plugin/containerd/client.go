@@ -92,7 +92,8 @@ func Dial(path, namespace string) (*Client, error) {
 // Close ends the connection; calls in flight fail.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Version returns the version containerd says it has, like v2.4.2.
+// Version returns the version containerd says it has, as it was built: v2.4.2, or
+// 2.4.2+unknown without the v.
 func (c *Client) Version(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

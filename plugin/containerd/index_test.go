@@ -57,7 +57,7 @@ func TestTheIndexFollowsImageEvents(t *testing.T) {
 		newer := f.multi("newer", "more")
 		f.pull(good, "1", newer)
 		eventually(t, "the new content has the name", func() bool {
-			return ix.named(good+":1").offers(newer.config)
+			return ix.named(good + ":1").offers(newer.config)
 		})
 		if got := bindOne(t, ix, claim); got.Name != (image.Reference{}) || got.Unbound != "" {
 			t.Errorf("the old content keeps the name: %+v", got)
@@ -111,7 +111,7 @@ func TestContainerdsRestartIsSurvived(t *testing.T) {
 	f.start()
 	f.current(ix)
 	wanted{name: good + ":1", config: newer.config, candidates: []verifier.Candidate{newer.as(good)},
-		digests: []image.Digest{newer.index, newer.manifest, app.index}[:2]}.check(t, bindOne(t, ix, claim))
+		digests: []image.Digest{newer.index, newer.manifest}}.check(t, bindOne(t, ix, claim))
 }
 
 func TestAListThatFailsIsTriedAgain(t *testing.T) {
@@ -237,7 +237,7 @@ func TestAnEventThatCannotBeReadStartsOver(t *testing.T) {
 	eventually(t, "all is listed again", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return f.calls["Events/Subscribe"] == 1 && f.calls["Images/List"] == 1
+		return f.calls["Events/Subscribe"] > 0 && f.calls["Images/List"] > 0
 	})
 	f.current(ix)
 }

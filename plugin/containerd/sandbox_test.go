@@ -28,7 +28,7 @@ func TestBindSandbox(t *testing.T) {
 			f.sandbox(testSandbox, "overlayfs", pauseRef, strings.Replace(spec, "run", "mine", 1))
 		}},
 		{name: "arguments that only look the same when joined", unbound: "no image on the node has both", do: func(f *fake, _ built) {
-			f.sandbox(testSandbox, "overlayfs", pauseRef, strings.Replace(spec, `","`, ``, 1))
+			f.sandbox(testSandbox, "overlayfs", pauseRef, strings.Replace(spec, `","run`, `run`, 1))
 		}},
 		{name: "another config with the same content and another command", config: true, do: func(f *fake, _ built) {
 			f.record(twin+":1", f.simple("mine", "pause").manifest)

@@ -1,0 +1,149 @@
+package suites
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/horkos/horkos/integration/harness"
+)
+
+// TestAFullNodeAndAGreedyTenantLeaveTheGateAbleToSynchronise: NRI tells a plugin that
+// registers of all pods and containers, in messages that it splits badly; up to 0.12.5 it
+// can panic. So the gate keeps off the node what could not be told.
+func TestAFullNodeAndAGreedyTenantLeaveTheGateAbleToSynchronise(t *testing.T) {
+	f := newFixture(t, func(o *setup) { o.node.DefaultAction = "allow" })
+	good := f.push(cart+":1", harness.Image{Seed: "good"})
+	pods, containers := harness.Tries(t, 110), harness.Tries(t, 500)
+	started := time.Now()
+	for i := range pods {
+		pod := f.pod(fmt.Sprintf("team-%d", i%10))
+		for range (containers + pods - 1) / pods {
+			f.created(pod, harness.ContainerConfig{Image: good.ByDigest(), Env: map[string]string{"FILL": strings.Repeat("x", 1024)}})
+		}
+	}
+	t.Logf("%d pods and %d containers in %s", pods, containers, time.Since(started).Round(time.Millisecond))
+
+	tenant := f.pod("tenant")
+	big := make(map[string]string)
+	for i := range 18 {
+		big[fmt.Sprintf("BIG_%d", i)] = strings.Repeat("x", 100<<10)
+	}
+	for range 20 {
+		f.refused(tenant, harness.ContainerConfig{Image: good.ByDigest(), Env: big}, "enableServiceLinks: false")
+	}
+	admitted := 0
+	for i := range 60 {
+		_, err := f.containerd.CRI.RunPod(f.ctx, harness.PodConfig{Namespace: "tenant", Name: fmt.Sprintf("wide-%d", i),
+			Annotations: map[string]string{"wide": strings.Repeat("x", 250<<10)}})
+		if err == nil {
+			admitted++
+		} else if !strings.Contains(err.Error(), "at most") {
+			t.Fatal(err)
+		}
+	}
+	if admitted != 0 {
+		t.Errorf("%d of 60 pods with 250 KiB of annotations were admitted", admitted)
+	}
+	t.Run("also one just small enough, again and again, until its namespace holds too much", func(t *testing.T) {
+		n := 0
+		for i := range 60 {
+			_, err := f.containerd.CRI.RunPod(f.ctx, harness.PodConfig{Namespace: "tenant", Name: fmt.Sprintf("narrow-%d", i),
+				Annotations: map[string]string{"wide": strings.Repeat("x", 120<<10)}})
+			if err != nil {
+				if !strings.Contains(err.Error(), "namespace tenant holds") {
+					t.Fatal(err)
+				}
+				break
+			}
+			n++
+		}
+		t.Logf("%d pods of 120 KiB were admitted", n)
+		if n == 60 {
+			t.Error("60 pods of 120 KiB were admitted: 7 MiB to synchronise")
+		}
+		f.created(f.pod("team-1"), harness.ContainerConfig{Image: good.ByDigest()})
+	})
+
+	pid := f.containerd.PID()
+	for range 3 {
+		if err := f.node.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		f.start() // ready means synchronised
+	}
+	if f.containerd.PID() != pid || !running(f.containerd.Service) {
+		t.Error("containerd did not live through the gate's restarts")
+	}
+	f.created(tenant, harness.ContainerConfig{Image: good.ByDigest()})
+
+	t.Run("and over a restart of containerd", func(t *testing.T) {
+		if err := f.containerd.Restart(f.ctx); err != nil {
+			t.Fatal(err)
+		}
+		f.created(tenant, harness.ContainerConfig{Image: good.ByDigest()})
+	})
+}
+
+func running(s *harness.Service) bool {
+	select {
+	case <-s.Exited():
+		return false
+	default:
+		return true
+	}
+}
+
+func TestTenThousandForeignAttestationsDoNotHideTheGoodOne(t *testing.T) {
+	f := newFixture(t, nil)
+	good := f.push(cart+":1", harness.Image{Seed: "good"})
+	other := newKey(t)
+	foreign := attested(t, other, good.Repository, good.Digest)
+	garbage := strings.Replace(foreign, "serializedPayload: ", "serializedPayload: AAAA", 1)
+	var b strings.Builder
+	for i := range 10_000 {
+		if i%2 == 0 {
+			b.WriteString(foreign)
+		} else {
+			b.WriteString(garbage)
+		}
+	}
+	f.policy("a-flood.yaml", b.String())
+	f.policy("z-good.yaml", attested(t, f.release, good.Repository, good.Digest))
+	f.created(f.pod(shop), harness.ContainerConfig{Image: good.ByDigest()})
+}
+
+func TestASandboxWithARepointedPauseImageIsRefused(t *testing.T) {
+	f := newFixture(t, func(o *setup) { o.node.DefaultAction = "allow" })
+	good := f.push(cart+":1", harness.Image{Seed: "good"})
+	before := f.pod("before")
+	f.push(harness.PauseImage, harness.Image{Seed: "not the pause image"})
+	if _, err := f.containerd.CRI.Pull(f.ctx, harness.PauseImage); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.containerd.CRI.RunPod(f.ctx, harness.PodConfig{Name: "after"}); err == nil || !strings.Contains(err.Error(), "not on the floor") {
+		t.Fatalf("a sandbox of a foreign pause image: %v, want it refused", err)
+	}
+	f.created(before, harness.ContainerConfig{Image: good.ByDigest()})
+
+	t.Run("and one made while the gate was away gets no container", func(t *testing.T) {
+		if err := f.node.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		sneaky, err := f.containerd.CRI.RunPod(f.ctx, harness.PodConfig{Name: "sneaky"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The floor has the pause image that the tag names no more; the daemon must start all the same.
+		if err := f.node.WriteFloor(f.registry.Pause.Digest, f.registry.Pause.Config); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.node.Launch(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.create(sneaky, harness.ContainerConfig{Image: good.ByDigest()}); err == nil {
+			t.Fatal("a container was created in a sandbox of a foreign pause image")
+		}
+	})
+}

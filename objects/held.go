@@ -1,0 +1,122 @@
+package objects
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/crds/horkos"
+	"github.com/horkos/horkos/crds/kritis"
+)
+
+// held is what an origin of files has in force, by the name of the file.
+type held map[string]heldFile
+
+// heldFile is a file in force: its objects, or a fault beside the objects it last held.
+type heldFile struct {
+	objects []crds.Object
+	fault   string
+}
+
+// next is what would be in force with the contents found now, last having been in force.
+// A file that cannot be read, or that holds nothing where it held something, is a fault.
+func (last held) next(now map[string]content) held {
+	next := make(held, len(now))
+	for name, c := range now {
+		was := last[name].objects
+		switch {
+		case c.fault != "":
+			next[name] = heldFile{objects: was, fault: c.fault}
+		case len(c.objects) == 0 && len(was) > 0:
+			next[name] = heldFile{objects: was, fault: "holds no object any more; to withdraw what it held, remove the file"}
+		default:
+			next[name] = heldFile{objects: c.objects}
+		}
+	}
+	return next
+}
+
+// objects are those of all files, with the last ones of files that are a fault, or without.
+func (h held) objects(withFaulty bool) []crds.Object {
+	var objects []crds.Object
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if h[name].fault == "" || withFaulty {
+			objects = append(objects, h[name].objects...)
+		}
+	}
+	return objects
+}
+
+// set is what is in force as others see it. path makes the path of a file of its name.
+func (h held) set(path func(name string) string) crds.Set {
+	set := crds.Set{Origin: crds.Folder, Objects: markDuplicates(h.objects(false))}
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		f := h[name]
+		if f.fault == "" {
+			continue
+		}
+		// The messages of errors about a file begin with its path.
+		message := strings.TrimPrefix(f.fault, path(name)+": ")
+		set.Faults = append(set.Faults, crds.Fault{Source: path(name), Namespaces: governed(f.objects), Message: message})
+		for _, o := range f.objects {
+			if o.Kind == horkos.KindImageRevocation {
+				set.Objects = append(set.Objects, o)
+			}
+		}
+	}
+	return set
+}
+
+// governed are the namespaces in which objects that cannot be read any more could restrict:
+// nil, which is all, when nobody knows or one of them speaks of all; empty when they could
+// only loosen.
+func governed(objects []crds.Object) []string {
+	if len(objects) == 0 {
+		return nil
+	}
+	namespaces := []string{}
+	for _, o := range objects {
+		switch {
+		case o.UnknownKind:
+			return nil
+		case o.Kind == horkos.KindClusterAttestationPolicy || o.Kind == crds.KindTrustPolicy || o.Kind == crds.KindTrustStore:
+			return nil
+		case o.Kind == kritis.KindAttestationAuthority, o.Kind == kritis.KindGenericAttestationPolicy, o.Kind == kritis.KindImageSecurityPolicy:
+			namespaces = append(namespaces, o.Namespace)
+		}
+	}
+	slices.Sort(namespaces)
+	return slices.Compact(namespaces)
+}
+
+// markDuplicates makes objects malformed that share kind, namespace and name, since
+// nobody can tell which one is meant. ImageAttestations may be many: their users merge them.
+func markDuplicates(objects []crds.Object) []crds.Object {
+	type key struct{ group, kind, namespace, name string }
+	keyOf := func(o *crds.Object) key {
+		group, _, _ := strings.Cut(o.APIVersion, "/")
+		return key{group, o.Kind, o.Namespace, o.Name}
+	}
+	places := make(map[key][]int)
+	for i := range objects {
+		if objects[i].Kind != horkos.KindImageAttestation {
+			k := keyOf(&objects[i])
+			places[k] = append(places[k], i)
+		}
+	}
+	for _, same := range places {
+		if len(same) < 2 {
+			continue
+		}
+		for n, i := range same {
+			other := same[0]
+			if n == 0 {
+				other = same[1]
+			}
+			o := &objects[i]
+			o.Problems = append(slices.Clone(o.Problems), crds.Problem{Message: "also in " + objects[other].Source})
+		}
+	}
+	return objects
+}

@@ -1,0 +1,116 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/image"
+)
+
+// Pinned is an image that CRI keeps from being collected: that of the sandboxes.
+type Pinned struct {
+	Name    string         // the record's; an image id where a tag has moved on from the content
+	Digests []image.Digest // config, manifests and indexes; the config first
+}
+
+const pinnedFilter = `labels."io.cri-containerd.pinned"==pinned`
+
+// Pinned lists the images that CRI has pinned, which is none before the first pod.
+func (c *Client) Pinned(ctx context.Context) ([]Pinned, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	r, err := c.images.List(ctx, &imagesapi.ListImagesRequest{Filters: []string{pinnedFilter}})
+	if err != nil {
+		return nil, fmt.Errorf("list pinned images: %w", err)
+	}
+	var pinned []Pinned
+	for _, i := range r.GetImages() {
+		manifests, err := image.Resolve(ctx, c, image.Digest(i.GetTarget().GetDigest()))
+		if err != nil {
+			return nil, fmt.Errorf("resolve the pinned image %q: %w", clip(i.GetName()), err)
+		}
+		p := Pinned{Name: i.GetName()}
+		for _, m := range manifests {
+			p.Digests = append(p.Digests, m.Config)
+			p.Digests = append(p.Digests, m.Digests...)
+		}
+		pinned = append(pinned, p)
+	}
+	return pinned, nil
+}
+
+// maxRecord bounds the record of one container: the largest spec that CRI's own limits let through.
+const maxRecord = 32 << 20
+
+// Inventory is what runs on the node, as far as a plugin that registers is concerned.
+type Inventory struct {
+	// Large names the pods and containers that take more bytes than asked about to tell a plugin of.
+	Large []string
+	// Images are the names of the images of the containers there are.
+	Images []string
+}
+
+// maxNamed bounds Inventory.Large: enough to act on, whatever a tenant made.
+const maxNamed = 10
+
+// Inventory goes through all sandboxes and containers. What a plugin would be told of
+// one is estimated from its record, never less than it is.
+func (c *Client) Inventory(ctx context.Context, large int) (Inventory, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	var inv Inventory
+	note := func(what, id string, bytes int) {
+		if bytes > large && len(inv.Large) < maxNamed {
+			inv.Large = append(inv.Large, fmt.Sprintf("%s %.12s (%d bytes)", what, id, bytes))
+		}
+	}
+	pods, err := c.runtime.ListPodSandbox(ctx, &criapi.ListPodSandboxRequest{}, grpc.MaxCallRecvMsgSize(256<<20))
+	if err != nil {
+		return inv, fmt.Errorf("list sandboxes: %w", err)
+	}
+	for _, p := range pods.GetItems() {
+		note(fmt.Sprintf("pod %s/%s", p.GetMetadata().GetNamespace(), p.GetMetadata().GetName()), p.GetId(), proto.Size(p))
+	}
+	stream, err := c.containers.ListStream(ctx, &containersapi.ListContainersRequest{}, grpc.MaxCallRecvMsgSize(maxRecord))
+	if err != nil {
+		return inv, fmt.Errorf("list containers: %w", err)
+	}
+	named := make(map[string]bool)
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return inv, nil
+		}
+		if err != nil {
+			return inv, fmt.Errorf("list containers: %w", err)
+		}
+		ctr := m.GetContainer()
+		note("container", ctr.GetID(), len(ctr.GetSpec().GetValue()))
+		if name := ctr.GetImage(); !named[name] {
+			named[name] = true
+			inv.Images = append(inv.Images, name)
+		}
+	}
+}
+
+// Named are the candidates of the records of these names.
+func (ix *Index) Named(names []string) []verifier.Candidate {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	var out []verifier.Candidate
+	for _, name := range names {
+		if r := ix.catalog.records[name]; r != nil {
+			out = append(out, r.candidates()...)
+		}
+	}
+	return out
+}
