@@ -42,7 +42,7 @@ type Folder struct {
 	absent bool   // stale because the folder holds no policy any more
 
 	unproven string // why the kept copy could not be read; empty once another took its place
-	unkept   bool   // what is in force is not in the kept copy yet
+	unkept   bool   // held and absent are not in the kept copy yet
 	unsaved  string // why it could not be written there
 }
 
@@ -66,9 +66,9 @@ func newFolder(o FolderOptions) (*Folder, error) {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
 	f := &Folder{options: o, found: newFindings(o.Dir, o.Owned)}
-	switch kept, err := readKept(o.StateDir, o.Owned); {
+	switch kept, absent, err := readKept(o.StateDir, o.Owned); {
 	case err == nil:
-		f.held = kept
+		f.held, f.absent = kept, absent
 	case !errors.Is(err, fs.ErrNotExist):
 		f.unproven = err.Error()
 		o.Log.Error("the kept copy of the policies cannot be read", "file", f.keptPath(), "error", err)
@@ -146,6 +146,7 @@ func (f *Folder) judge() {
 	// A broken file still stands for the policies it held. Once they are kept in force
 	// because of absence it does not: the kept policies are the better answer.
 	case vanished(f.held.objects(true), next.objects(!f.absent)):
+		f.unkept = f.unkept || !f.absent
 		f.absent = true
 		stale = f.absence()
 	default:
@@ -204,7 +205,7 @@ func (f *Folder) keep() (changed bool) {
 	}
 	before := f.unsaved
 	f.unsaved = ""
-	if err := writeKept(f.options.StateDir, f.held); err != nil {
+	if err := writeKept(f.options.StateDir, f.held, f.absent); err != nil {
 		f.unsaved = err.Error()
 		f.options.Log.Error("the policies in force cannot be kept", "file", f.keptPath(), "error", err)
 	}

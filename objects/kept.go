@@ -29,7 +29,9 @@ type keptHeader struct {
 }
 
 type keptBody struct {
-	Files []keptFile `json:"files"`
+	// Absent: the folder held no policy any more when this was written.
+	Absent bool       `json:"absent,omitempty"`
+	Files  []keptFile `json:"files"`
 }
 
 type keptFile struct {
@@ -43,8 +45,8 @@ type keptObject struct {
 }
 
 // writeKept replaces the kept copy, so that either the old or the new one is there whatever happens.
-func writeKept(dir string, h held) error {
-	text, err := encodeKept(h)
+func writeKept(dir string, h held, absent bool) error {
+	text, err := encodeKept(h, absent)
 	if err != nil {
 		return err
 	}
@@ -59,8 +61,8 @@ func writeKept(dir string, h held) error {
 	return syncFolder(dir)
 }
 
-func encodeKept(h held) ([]byte, error) {
-	body := keptBody{Files: []keptFile{}}
+func encodeKept(h held, absent bool) ([]byte, error) {
+	body := keptBody{Absent: absent, Files: []keptFile{}}
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		file := keptFile{Name: name, Objects: []keptObject{}}
 		for _, o := range h[name].objects {
@@ -109,49 +111,49 @@ func syncFolder(dir string) error {
 }
 
 // readKept reads the kept copy; os.ErrNotExist is in the chain of the error when there is none.
-func readKept(dir string, owned bool) (held, error) {
+func readKept(dir string, owned bool) (h held, absent bool, err error) {
 	f, _, err := openRegular(filepath.Join(dir, keptName), owned)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
 	text, err := readAtMost(f, maxKeptBytes)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	return decodeKept(text)
 }
 
-func decodeKept(text []byte) (held, error) {
+func decodeKept(text []byte) (h held, absent bool, err error) {
 	first, rest, _ := bytes.Cut(text, []byte("\n"))
 	var header keptHeader
 	if err := strictly(first, &header); err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+		return nil, false, fmt.Errorf("header: %w", err)
 	}
 	sum := sha256.Sum256(rest)
 	switch {
 	case header.Version != keptVersion:
-		return nil, fmt.Errorf("version %d, want %d", header.Version, keptVersion)
+		return nil, false, fmt.Errorf("version %d, want %d", header.Version, keptVersion)
 	case header.Bytes != len(rest) || header.SHA256 != hex.EncodeToString(sum[:]):
-		return nil, errors.New("its checksum is wrong")
+		return nil, false, errors.New("its checksum is wrong")
 	}
 	var body keptBody
 	if err := strictly(rest, &body); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	h := make(held, len(body.Files))
+	h = make(held, len(body.Files))
 	for _, file := range body.Files {
 		objects := make([]crds.Object, 0, len(file.Objects))
 		for _, o := range file.Objects {
 			decoded, err := crds.Decode(o.Raw, o.Source)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			objects = append(objects, decoded...)
 		}
 		h[file.Name] = heldFile{objects: objects}
 	}
-	return h, nil
+	return h, body.Absent, nil
 }
 
 func strictly(text []byte, into any) error {

@@ -2,7 +2,7 @@ package verifier
 
 import (
 	"fmt"
-	"sort"
+	"slices"
 	"time"
 
 	"github.com/horkos/horkos/verifier/attestation"
@@ -15,60 +15,64 @@ const maxAhead = 5 * time.Minute
 
 // policy gives the result of one policy: the Require-th best of its authorities.
 func (j *judgement) policy(l *policy.Layer, p *policy.Policy, c Candidate) verdict {
-	enforcement := enforcementMark(p.Enforcement)
+	base := Check{Layer: l.Name, Policy: p.ID(), Requirement: requirement(p), decides: p.Enforcement == policy.Enforce}
 	if p.Malformed != "" {
-		return verdict{result: Misconfigured, reason: ObjectMalformed, checks: []Check{{Result: Misconfigured, Reason: ObjectMalformed,
-			Layer: l.Name, Policy: p.ID(), Enforcement: enforcement, Detail: p.Malformed}}}
+		base.Result, base.Reason, base.Detail = Misconfigured, ObjectMalformed, p.Malformed
+		return verdict{result: base.Result, reason: base.Reason, checks: []Check{base}}
 	}
 	v := verdict{checks: make([]Check, 0, len(p.Authorities))}
-	var keys [][]string // of the authorities that attested, in order; only when they must be distinct
+	searches := make([]*search, 0, len(p.Authorities))
 	for _, a := range p.Authorities {
-		check, by := j.authority(a, c, p.Distinct, p.Enforcement == policy.Enforce)
-		check.Layer, check.Policy, check.Enforcement, check.Authority = l.Name, p.ID(), enforcement, a.Name
-		if p.Distinct {
-			check.Requirement = fmt.Sprintf("%d of %d", p.Require, len(p.Authorities))
-			if check.Result == Allowed {
-				keys = append(keys, by)
-			}
-		} else if p.Require < len(p.Authorities) {
-			check.Requirement = "any"
+		s := j.authority(a, c, p.Distinct)
+		check := s.worst
+		if s.keys != nil {
+			check = s.found
 		}
+		check.Layer, check.Policy, check.Requirement, check.decides, check.Authority = base.Layer, base.Policy, base.Requirement, base.decides, a.Name
 		v.checks = append(v.checks, check)
+		searches = append(searches, s)
 	}
-	v.result, v.reason = nthBest(v.checks, p.Require, len(keys)-distinct(keys))
+	if p.Distinct {
+		countOnce(v.checks, searches)
+	}
+	v.result, v.reason = nthBest(v.checks, p.Require)
 	return v
 }
 
-// nthBest is the n-th best result of the checks, of which the given number of allowed
-// ones do not count because they are by keys that count already.
-func nthBest(checks []Check, n, shared int) (Result, Reason) {
-	type answer struct {
-		result Result
-		reason Reason
+// requirement tells what a policy asks for, in the words of its field require.
+func requirement(p *policy.Policy) string {
+	text := fmt.Sprintf("all of %d", len(p.Authorities))
+	switch {
+	case p.Malformed != "":
+		text = "not understood"
+	case p.Distinct:
+		text = fmt.Sprintf("%d of %d", p.Require, len(p.Authorities))
+	case p.Require < len(p.Authorities):
+		text = fmt.Sprintf("any of %d", len(p.Authorities))
 	}
-	answers := make([]answer, 0, len(checks))
-	for i := range checks {
-		a := answer{checks[i].Result, checks[i].Reason}
-		if a.result == Allowed && shared > 0 {
-			a = answer{Denied, NotAttested}
-			shared--
-		}
-		answers = append(answers, a)
+	if p.Enforcement != policy.Enforce {
+		text += fmt.Sprintf(", only reported (%s)", p.Enforcement)
 	}
-	sort.SliceStable(answers, func(i, k int) bool { return answers[i].result > answers[k].result })
-	if n < 1 || n > len(answers) {
-		return Misconfigured, ObjectMalformed
-	}
-	return answers[n-1].result, answers[n-1].reason
+	return text
 }
 
-// distinct is how many authorities can be given a key of their own out of those that
-// verified for them: a maximum bipartite matching, small by the limits of a policy.
-func distinct(keys [][]string) int {
+// nthBest is the n-th best result of the checks.
+func nthBest(checks []Check, n int) (Result, Reason) {
+	if n < 1 || n > len(checks) {
+		return Misconfigured, ObjectMalformed
+	}
+	best := slices.SortedStableFunc(slices.Values(checks), func(a, b Check) int { return int(b.Result - a.Result) })
+	return best[n-1].Result, best[n-1].Reason
+}
+
+// countOnce takes back what authorities attested with keys that count for others already:
+// as many as possible are given a key of their own, by a maximum bipartite matching,
+// small by the limits of a policy.
+func countOnce(checks []Check, searches []*search) {
 	owner := make(map[string]int)
 	var assign func(a int, seen map[string]bool) bool
 	assign = func(a int, seen map[string]bool) bool {
-		for _, k := range keys[a] {
+		for _, k := range searches[a].keys {
 			if seen[k] {
 				continue
 			}
@@ -80,53 +84,60 @@ func distinct(keys [][]string) int {
 		}
 		return false
 	}
-	n := 0
-	for a := range keys {
-		if assign(a, make(map[string]bool)) {
-			n++
+	for a := range checks {
+		check := &checks[a]
+		if check.Result != Allowed || assign(a, make(map[string]bool)) {
+			continue
+		}
+		check.Result, check.Reason, check.Detail = Denied, NotAttested, "it attested, with a key that counts for another authority"
+		if searches[a].pending {
+			// Another key of it may have attested.
+			check.Result, check.Reason = Unresolved, EvidencePending
 		}
 	}
-	return n
 }
 
 // authority tells whether an authority attested a candidate. With all, every key that
-// did is gathered; else the first is enough. With ask, what is not known becomes a question.
-func (j *judgement) authority(a *policy.Authority, c Candidate, all, ask bool) (Check, []string) {
+// did is gathered; else the first is enough.
+func (j *judgement) authority(a *policy.Authority, c Candidate, all bool) *search {
+	s := &search{j: j, authority: a, all: all, worst: Check{Result: Denied, Reason: NotAttested}}
 	switch {
 	case a.Missing:
-		return Check{Result: Misconfigured, Reason: AuthorityNotFound, Detail: "no AttestationAuthority of that name in the namespace"}, nil
+		s.worst = Check{Result: Misconfigured, Reason: AuthorityNotFound, Detail: "no AttestationAuthority of that name in the namespace"}
 	case a.Malformed != "":
-		return Check{Result: Misconfigured, Reason: ObjectMalformed, Detail: a.Malformed}, nil
+		s.worst = Check{Result: Misconfigured, Reason: ObjectMalformed, Detail: a.Malformed}
 	case c.Repository == "":
-		return Check{Result: Denied, Reason: NotAttested, Detail: "the image has no repository that an attestation could speak of"}, nil
+		s.worst.Detail = "the image has no repository that an attestation could speak of"
 	case len(c.Digests) == 0:
-		return Check{Result: Unresolved, Reason: TagNotResolved, Detail: "the image is named by a tag; name it by its digest"}, nil
+		s.worst = Check{Result: Unresolved, Reason: TagNotResolved, Detail: "the image is named by a tag; name it by its digest"}
+	default:
+		s.run(c)
 	}
-	s := search{j: j, authority: a, all: all, ask: ask, worst: Check{Result: Denied, Reason: NotAttested}}
-	for _, digest := range c.Digests {
-		for _, source := range j.decider.Sources {
-			source.Identity.Repository, source.Identity.Digest = c.Repository, digest
-			if s.look(source) && !all {
-				return s.found, s.keys
-			}
-		}
-	}
-	if s.keys != nil {
-		return s.found, s.keys
-	}
-	return s.worst, nil
+	return s
 }
 
 // search goes through the evidence of one authority for one candidate.
 type search struct {
 	j         *judgement
 	authority *policy.Authority
-	all, ask  bool
-	tried     bounds
+	all       bool
 
-	found Check
-	keys  []string // distinct names of the keys that attested
-	worst Check    // the most telling reason why not
+	found   Check
+	keys    []string // distinct names of the keys that attested; nil while none did
+	pending bool     // something is not known yet
+	worst   Check    // the most telling reason why not
+}
+
+// run asks every source about every digest, until it knows enough.
+func (s *search) run(c Candidate) {
+	for _, digest := range c.Digests {
+		for _, q := range s.j.decider.Sources {
+			q.Identity.Repository, q.Identity.Digest = c.Repository, digest
+			if s.look(q) && !s.all {
+				return
+			}
+		}
+	}
 }
 
 // look goes through what one source holds, and tells whether it holds an attestation that counts.
@@ -136,10 +147,11 @@ func (s *search) look(q evidence.Question) bool {
 		s.miss(q, "", "not asked yet")
 		return false
 	}
-	s.tried.each(s.authority, attestations, func(at *evidence.Attestation, env *attestation.Envelope, key *attestation.Key) bool {
+	var tried bounds
+	tried.each(s.authority, attestations, func(at *evidence.Attestation, env *attestation.Envelope, key *attestation.Key) bool {
 		return !s.try(q, at, env, key) || s.all
 	})
-	if s.tried.full() {
+	if tried.full() {
 		s.not(Denied, NotAttested, "", "", "more attestations bear its key ids than are looked at")
 	}
 	return s.keys != nil
@@ -170,24 +182,22 @@ func (s *search) try(q evidence.Question, at *evidence.Attestation, env *attesta
 		if s.keys == nil {
 			s.found = Check{Result: Allowed, Reason: Attested, KeyID: key.ID, Attestation: at.Origin}
 		}
-		s.keys = append(s.keys, key.Distinct())
+		if !slices.Contains(s.keys, key.Distinct()) {
+			s.keys = append(s.keys, key.Distinct())
+		}
 		return true
 	}
 	return false
 }
 
-// miss notes a question whose answer could still make the authority speak.
+// miss notes a question whose answer could still make the authority speak. It is asked of
+// policies that only report too: a report of what is not known tells nothing.
 func (s *search) miss(q evidence.Question, keyID, detail string) {
+	s.pending = true
 	s.not(Unresolved, EvidencePending, keyID, "", detail)
-	if !s.ask {
-		return
+	if !slices.Contains(s.j.missing, q) {
+		s.j.missing = append(s.j.missing, q)
 	}
-	for _, m := range s.j.missing {
-		if m == q {
-			return
-		}
-	}
-	s.j.missing = append(s.j.missing, q)
 }
 
 // telling orders the reasons why an authority has not attested: of several, the one that

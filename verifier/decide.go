@@ -4,6 +4,8 @@
 package verifier
 
 import (
+	"slices"
+
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/evidence"
@@ -37,13 +39,17 @@ type Decider struct {
 
 // Decide answers a request. The images are decided one by one, and the worst decides the whole.
 func (d *Decider) Decide(req *Request, snap *policy.Snapshot, view View) Decision {
-	// A request without images stays denied: no gate asks for nothing.
-	dec := Decision{Result: Denied, Reason: Internal, Revision: snap.Revision(), Images: make([]ImageDecision, len(req.Images))}
+	images := req.images()
+	dec := Decision{Revision: snap.Revision(), Images: make([]ImageDecision, len(images))}
 	layers := snap.Layers(req.Namespace)
-	for i := range req.Images {
-		j := judgement{decider: d, req: req, img: &req.Images[i], snap: snap, view: view, layers: layers}
+	for i := range images {
+		j := judgement{decider: d, req: req, img: &images[i], snap: snap, view: view, layers: layers}
 		dec.Images[i] = j.decide()
-		dec.Missing = append(dec.Missing, j.missing...)
+		for _, q := range j.missing {
+			if !slices.Contains(dec.Missing, q) {
+				dec.Missing = append(dec.Missing, q)
+			}
+		}
 	}
 	dec.Conclude()
 	return dec
@@ -136,7 +142,7 @@ func (j *judgement) revoked() (policy.Revocation, image.Digest, bool) {
 		if d == "" || found.Origin == crds.Folder {
 			return
 		}
-		if r, ok := j.snap.Revocation(d); ok {
+		if r, ok := j.snap.Revocation(d); ok && (at == "" || r.Origin == crds.Folder) {
 			found, at = r, d
 		}
 	}
@@ -153,8 +159,8 @@ func (j *judgement) revoked() (policy.Revocation, image.Digest, bool) {
 	return found, at, at != ""
 }
 
-// malformed tells whether an enforcing policy of the layer cannot be understood: then
-// the namespace is misconfigured and no allowlist helps.
+// malformed tells whether a policy of the layer that would decide cannot be understood:
+// then the namespace is misconfigured and no allowlist helps.
 func malformed(l *policy.Layer) bool {
 	for _, p := range l.Policies {
 		if p.Malformed != "" && p.Enforcement == policy.Enforce {
@@ -179,19 +185,19 @@ func (j *judgement) bestCandidate(layers []*policy.Layer) verdict {
 		return j.allLayers(layers, Candidate{})
 	}
 	var best verdict
-	for i, c := range j.img.Candidates {
-		if i == MaxCandidates {
-			break
-		}
+	var missing []evidence.Question
+	for i, c := range j.img.Candidates[:min(len(j.img.Candidates), MaxCandidates)] {
+		j.missing = nil
 		v := j.allLayers(layers, c)
+		if v.result == Allowed {
+			return v // what is missing of other candidates no longer matters
+		}
 		if i == 0 || v.result > best.result {
 			best = v
 		}
-		if best.result == Allowed {
-			j.missing = nil
-			break
-		}
+		missing = append(missing, j.missing...)
 	}
+	j.missing = missing
 	return best
 }
 
@@ -202,7 +208,7 @@ func (j *judgement) allLayers(layers []*policy.Layer, c Candidate) verdict {
 		v := j.layer(l, c)
 		if v.decided && v.result != Allowed {
 			for i := range v.checks {
-				v.checks[i].failed = v.checks[i].Enforcement == ""
+				v.checks[i].failed = v.checks[i].decides
 			}
 		}
 		all.checks = append(all.checks, v.checks...)
@@ -221,7 +227,7 @@ func (j *judgement) allLayers(layers []*policy.Layer, c Candidate) verdict {
 func (j *judgement) layer(l *policy.Layer, c Candidate) verdict {
 	if l.Fault != "" {
 		return verdict{result: Misconfigured, reason: ObjectMalformed, decided: true,
-			checks: []Check{{Result: Misconfigured, Reason: ObjectMalformed, Layer: l.Name, Detail: l.Fault}}}
+			checks: []Check{{Result: Misconfigured, Reason: ObjectMalformed, Layer: l.Name, Detail: l.Fault, decides: true}}}
 	}
 	broken := malformed(l)
 	v := verdict{result: Allowed, reason: Attested}

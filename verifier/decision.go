@@ -14,7 +14,8 @@ type Decision struct {
 	// Revision is that of the policies decided by.
 	Revision string
 
-	// Missing are the questions whose answers could change an unresolved decision.
+	// Missing are the questions whose answers could change the decision or what it reports,
+	// each once. A decision that is allowed may miss some: of policies that only report.
 	Missing []evidence.Question
 }
 
@@ -30,21 +31,24 @@ type ImageDecision struct {
 	FolderRevoked bool
 }
 
-// Check is one thing looked at. Layer, Policy and Authority are empty where they do not apply.
+// Check is one thing looked at. Fields are empty where they do not apply, and as JSON all
+// of them are written.
 type Check struct {
-	Result      Result `json:"result"`
-	Reason      Reason `json:"reason"`
-	Layer       string `json:"layer,omitempty"`
-	Policy      string `json:"policy,omitempty"`
-	Enforcement string `json:"enforcement,omitempty"` // set for policies that are only evaluated: Warn, Audit
-	Requirement string `json:"requirement,omitempty"`
-	Authority   string `json:"authority,omitempty"`
-	KeyID       string `json:"keyID,omitempty"`
-	Attestation string `json:"attestation,omitempty"` // the object it was read from
-	Detail      string `json:"detail,omitempty"`
+	Result Result `json:"result"`
+	Reason Reason `json:"reason"`
+	Layer  string `json:"layer"`
+	Policy string `json:"policy"`
+	// Requirement is what the policy asks for: "all of 2", "any of 2", "2 of 3", "allowlist";
+	// of a policy that is only evaluated it says so: "all of 2, only reported (Audit)".
+	Requirement string `json:"requirement"`
+	Authority   string `json:"authority"`
+	KeyID       string `json:"keyID"`
+	Attestation string `json:"attestation"` // the object it was read from
+	Detail      string `json:"detail"`
 
-	// failed marks the checks of a layer that did not allow: those a message tells.
-	failed bool
+	// decides is false for policies that are only evaluated; failed marks the checks of a
+	// layer that did not allow: those a message tells.
+	decides, failed bool
 }
 
 // Conclude sets the result of the whole to the worst of the images.
@@ -60,10 +64,20 @@ func (d *Decision) Conclude() {
 // has the same result.
 func Refuse(req *Request, result Result, reason Reason, detail string) Decision {
 	d := Decision{Result: result, Reason: reason}
-	for i := range req.Images {
-		d.Images = append(d.Images, ImageDecision{Image: &req.Images[i], Result: result, Reason: reason, Detail: detail})
+	images := req.images()
+	for i := range images {
+		d.Images = append(d.Images, ImageDecision{Image: &images[i], Result: result, Reason: reason, Detail: detail})
 	}
 	return d
+}
+
+// images are those of the request. One that names none is about an image nobody knows, so
+// that it too is refused, recorded and told.
+func (r *Request) images() []Image {
+	if len(r.Images) == 0 {
+		return []Image{{Unbound: "the request names no image"}}
+	}
+	return r.Images
 }
 
 // Digest is the digest by which people know the image: that of the first candidate, or

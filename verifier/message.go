@@ -2,19 +2,27 @@ package verifier
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/horkos/horkos/verifier/policy"
 )
 
 // MaxMessage bounds a message in bytes: it ends up in kubelet events and waiting reasons.
 const MaxMessage = 900
 
+// Bounds of the parts of a message, in bytes: so much of one text that others wrote, of
+// all reasons about one image, and of the advice.
+const (
+	maxText   = 300
+	maxWhys   = 500
+	maxAdvice = 300
+)
+
 // Message tells people what was decided of the images that are not allowed, in the order
 // of the request, why, and what to do; of an allowed request it tells what allowed it.
-// It holds no secrets: whoever may read the pod may read it.
+// It is at most MaxMessage bytes of printable UTF-8, and holds no secrets: whoever may
+// read the pod may read it.
 func (d *Decision) Message() string {
 	var parts []string
 	var advice string
@@ -28,24 +36,18 @@ func (d *Decision) Message() string {
 			advice = img.advice()
 		}
 	}
-	if advice != "" {
-		advice = ". " + advice
-	}
 	return fit(parts, advice)
 }
 
 // Message is that of one image.
-func (d *ImageDecision) Message() string {
-	advice := d.advice()
-	if advice != "" {
-		advice = ". " + advice
-	}
-	return fit([]string{d.why()}, advice)
-}
+func (d *ImageDecision) Message() string { return fit([]string{d.why()}, d.advice()) }
 
 // fit joins as many parts as the bound lets, and says how many did not fit.
-func fit(parts []string, end string) string {
-	end = clip(end, MaxMessage/3)
+func fit(parts []string, advice string) string {
+	end := ""
+	if advice != "" {
+		end = ". " + clip(advice, maxAdvice)
+	}
 	room := MaxMessage - len(end)
 	var b strings.Builder
 	for i, p := range parts {
@@ -53,31 +55,39 @@ func fit(parts []string, end string) string {
 		if i > 0 {
 			sep = "; "
 		}
-		rest := ""
-		if n := len(parts) - i - 1; n > 0 {
-			rest = fmt.Sprintf("; and %d more", n)
-		}
+		rest := more(len(parts) - i - 1)
 		if b.Len()+len(sep)+len(p)+len(rest) <= room {
 			b.WriteString(sep + p)
 			continue
 		}
 		if i == 0 {
 			b.WriteString(clip(p, room-len(rest)) + rest)
-			break
+		} else {
+			b.WriteString(more(len(parts) - i)) // there was room for it before the last part
 		}
-		b.WriteString(fmt.Sprintf("; and %d more", len(parts)-i))
 		break
 	}
-	return clip(b.String(), room) + end
+	return printable(b.String() + end)
+}
+
+func more(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; and %d more", n)
 }
 
 func (d *ImageDecision) why() string {
-	name := clean(d.Image.Written, 300)
-	switch {
-	case d.Result == Allowed:
+	name := clip(d.Image.Written, maxText)
+	if name == "" {
+		name = "without a name"
+	}
+	switch d.Reason {
+	case SpecTooLarge, AuditFailed, Internal: // nothing was found out about attestations
+		return "image " + name + " is refused: " + clip(d.Detail, maxWhys)
+	}
+	if d.Result == Allowed {
 		return "image " + name + " " + d.allowedBy()
-	case d.Reason == ImageRevoked:
-		return "image " + name + " is not attested: " + clean(d.Detail, 300)
 	}
 	var whys []string
 	for i := range d.Checks {
@@ -86,7 +96,7 @@ func (d *ImageDecision) why() string {
 		}
 	}
 	if d.Detail != "" {
-		whys = append(whys, clean(d.Detail, 400))
+		whys = append(whys, d.Detail)
 	}
 	if len(whys) == 0 {
 		whys = append(whys, string(d.Reason))
@@ -96,22 +106,21 @@ func (d *ImageDecision) why() string {
 
 // fitWhys keeps one image from taking the room of all.
 func fitWhys(whys []string) string {
-	const room = 500
 	var b strings.Builder
 	for i, w := range whys {
-		if i > 0 && b.Len()+len(w) > room {
+		if i > 0 && b.Len()+len(w) > maxWhys {
 			return b.String() + fmt.Sprintf(", and %d more", len(whys)-i)
 		}
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(clip(w, room))
+		b.WriteString(clip(w, maxWhys))
 	}
 	return b.String()
 }
 
 func (c *Check) why() string {
-	detail := clean(c.Detail, 300)
+	detail := clip(c.Detail, maxText)
 	if detail == "" && c.Reason == NotAttested {
 		detail = "no attestation found"
 	}
@@ -131,7 +140,7 @@ func (d *ImageDecision) allowedBy() string {
 	case Attested:
 		var names []string
 		for i := range d.Checks {
-			if c := &d.Checks[i]; c.Result == Allowed && c.Reason == Attested && c.Enforcement == "" {
+			if c := &d.Checks[i]; c.Result == Allowed && c.Reason == Attested && c.decides && !slices.Contains(names, c.Authority) {
 				names = append(names, c.Authority)
 			}
 		}
@@ -155,7 +164,11 @@ func (d *ImageDecision) advice() string {
 	case NotAttested, SignatureInvalid, WrongImage, AttestationExpired:
 		for _, c := range d.Image.Candidates {
 			if len(c.Digests) > 0 {
-				return "To attest it: horkos attest " + c.Repository + "@" + string(c.Digests[0])
+				command := "To attest it: horkos attest " + c.Repository + "@" + string(c.Digests[0])
+				if len(command) > maxAdvice { // half a command would be worse than none
+					return "To attest it: horkos attest REPOSITORY@" + string(c.Digests[0])
+				}
+				return command
 			}
 		}
 		return "Name the image by a repository and a digest that is attested"
@@ -190,21 +203,13 @@ func clip(s string, n int) string {
 	return s[:n] + mark
 }
 
-// clean makes a text of a hostile author fit for a terminal and a log line.
-func clean(s string, n int) string {
-	s = clip(s, n)
+// printable makes what hostile authors wrote fit for a terminal and a log line. It never
+// makes a text longer.
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
 	}, s)
-}
-
-// enforcementMark is what a check bears of its policy's enforcement: nothing when it decides.
-func enforcementMark(e policy.Enforcement) string {
-	if e == policy.Enforce {
-		return ""
-	}
-	return string(e)
 }

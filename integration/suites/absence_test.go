@@ -86,9 +86,8 @@ func TestWhateverHappensToThePoliciesNothingOpens(t *testing.T) {
 			}
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		f.sub(c.name, func(t *testing.T, f *fixture) {
 			restore(t)
-			revision := f.revision()
 			c.harm(t)
 			check := func(t *testing.T) {
 				t.Helper()
@@ -108,7 +107,7 @@ func TestWhateverHappensToThePoliciesNothingOpens(t *testing.T) {
 				}
 			}
 			check(t)
-			t.Run("and over a restart of the daemon", func(t *testing.T) {
+			f.sub("and over a restart of the daemon", func(t *testing.T, f *fixture) {
 				if err := f.node.Kill(); err != nil {
 					t.Fatal(err)
 				}
@@ -120,7 +119,6 @@ func TestWhateverHappensToThePoliciesNothingOpens(t *testing.T) {
 			if c.undo != nil {
 				c.undo(t)
 			}
-			_ = revision
 			if alive(f.node) {
 				return
 			}

@@ -46,7 +46,7 @@ func TestAFullNodeAndAGreedyTenantLeaveTheGateAbleToSynchronise(t *testing.T) {
 	if admitted != 0 {
 		t.Errorf("%d of 60 pods with 250 KiB of annotations were admitted", admitted)
 	}
-	t.Run("also one just small enough, again and again, until its namespace holds too much", func(t *testing.T) {
+	f.sub("also one just small enough, again and again, until its namespace holds too much", func(t *testing.T, f *fixture) {
 		n := 0
 		for i := range 60 {
 			_, err := f.containerd.CRI.RunPod(f.ctx, harness.PodConfig{Namespace: "tenant", Name: fmt.Sprintf("narrow-%d", i),
@@ -78,7 +78,7 @@ func TestAFullNodeAndAGreedyTenantLeaveTheGateAbleToSynchronise(t *testing.T) {
 	}
 	f.created(tenant, harness.ContainerConfig{Image: good.ByDigest()})
 
-	t.Run("and over a restart of containerd", func(t *testing.T) {
+	f.sub("and over a restart of containerd", func(t *testing.T, f *fixture) {
 		if err := f.containerd.Restart(f.ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestASandboxWithARepointedPauseImageIsRefused(t *testing.T) {
 	}
 	f.created(before, harness.ContainerConfig{Image: good.ByDigest()})
 
-	t.Run("and one made while the gate was away gets no container", func(t *testing.T) {
+	f.sub("and one made while the gate was away gets no container", func(t *testing.T, f *fixture) {
 		if err := f.node.Kill(); err != nil {
 			t.Fatal(err)
 		}

@@ -52,7 +52,7 @@ func TestEveryCaseOfTheTableIsDecidedOnTheNodeAsItSays(t *testing.T) {
 					continue
 				}
 				ran++
-				t.Run(c.Name, func(t *testing.T) { f.decideCase(t, c, action) })
+				f.sub(c.Name, func(t *testing.T, f *fixture) { f.decideCase(t, c, action) })
 			}
 			t.Logf("%d cases ran", ran)
 			if ran == 0 {

@@ -40,7 +40,7 @@ type fixture struct {
 	containerd *harness.Containerd
 	node       *harness.Node
 	release    key
-	serial     atomic.Int64
+	serial     *atomic.Int64
 }
 
 // key is a key pair of an authority.
@@ -80,7 +80,7 @@ func newFixture(t *testing.T, change func(*setup)) *fixture {
 // prepare starts everything but the gate.
 func prepare(t *testing.T, change func(*setup)) *fixture {
 	t.Helper()
-	f := &fixture{T: t, run: harness.New(t), release: newKey(t)}
+	f := &fixture{T: t, run: harness.New(t), release: newKey(t), serial: new(atomic.Int64)}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	f.ctx = ctx
@@ -105,6 +105,15 @@ func prepare(t *testing.T, change func(*setup)) *fixture {
 	}
 	f.policy("policy.yaml", authority(shop, "release", f.release)+policy(shop, "release", "release"))
 	return f
+}
+
+// sub runs a subtest on the fixture.
+func (f *fixture) sub(name string, test func(t *testing.T, f *fixture)) {
+	f.Run(name, func(t *testing.T) {
+		g := *f
+		g.T = t
+		test(t, &g)
+	})
 }
 
 func (f *fixture) start() {
@@ -182,8 +191,7 @@ spec:
 		base64.StdEncoding.EncodeToString(payload), base64.StdEncoding.EncodeToString(signature), public.ID)
 }
 
-// attest files an attestation of the image's digest by authority release, and waits
-// until the gate has it in force if it runs.
+// attest files an attestation of the image's digest by authority release.
 func (f *fixture) attest(p harness.Pushed) {
 	f.Helper()
 	f.policy("attested-"+p.Digest[7:19]+fmt.Sprint(f.serial.Add(1))+".yaml", attested(f, f.release, p.Repository, p.Digest))
@@ -221,7 +229,8 @@ func again(err error) bool { return err != nil && strings.Contains(err.Error(), 
 
 // patience is how long a fixture tries what a kubelet would try again, or waits for a
 // policy to be in force.
-const patience = 10 * time.Second
+// It is longer than the policy folder is looked at without any event.
+const patience = 20 * time.Second
 
 // created creates a container, trying as the kubelet would, and fails the test if it is refused.
 func (f *fixture) created(pod *harness.Pod, c harness.ContainerConfig) string {
@@ -267,7 +276,15 @@ func (f *fixture) ready() (bool, string) {
 	return err == nil, body
 }
 
-// inForce waits until the gate decides by another policy revision than the one given, and returns it.
+// inForce puts a file in the policy folder and waits until the gate decides by it.
+func (f *fixture) inForce(name, content string) {
+	f.Helper()
+	before := f.revision()
+	f.policy(name, content)
+	f.within("the policy is in force", func() bool { return f.revision() != before })
+}
+
+// revision is that of the policies the gate decides by.
 func (f *fixture) revision() string {
 	f.Helper()
 	text, err := f.node.Get(f.ctx, "/metrics")

@@ -22,8 +22,9 @@ type Memory struct {
 	outcomes map[outcomeKey]attestation.Outcome
 }
 
-// Records are all attestations a source holds, by the digest they claim to speak of.
-type Records map[image.Digest][]Attestation
+// Records are all attestations a source holds, by the image they are filed under. What
+// they speak of is in what is signed.
+type Records map[image.Identity][]Attestation
 
 // outcomeKey is (format and key, envelope); both are digests over all that verifying looks at.
 type outcomeKey struct{ key, envelope [32]byte }
@@ -70,10 +71,10 @@ func (m *Memory) forget(sources map[string]Records) {
 	}
 }
 
-// Lookup gives what a source holds about a digest. A source that was never replaced has not answered.
+// Lookup gives what a source holds about an image. A source that was never replaced has not answered.
 func (m *Memory) Lookup(q Question) ([]Attestation, bool) {
 	records, ok := (*m.sources.Load())[q.Source]
-	return records[q.Identity.Digest], ok
+	return records[q.Identity], ok
 }
 
 // Outcome gives what verifying an envelope under a key gave, if that is remembered.

@@ -45,25 +45,6 @@ func matchable(name image.Reference) string {
 	return name.String()
 }
 
-// with returns the union of two allowlists; either may be nil.
-func (a *allowlist) with(b *allowlist) *allowlist {
-	if a == nil {
-		return b
-	}
-	if b == nil {
-		return a
-	}
-	u := &allowlist{exact: make(map[string]Exemption, len(a.exact)+len(b.exact))}
-	for _, l := range []*allowlist{b, a} {
-		for k, v := range l.exact {
-			u.exact[k] = v
-		}
-		u.prefixes = append(u.prefixes, l.prefixes...)
-		u.exprs = append(u.exprs, l.exprs...)
-	}
-	return u
-}
-
 // add compiles one pattern. An error means the pattern cannot be understood.
 func (a *allowlist) add(pattern, object string, d dialect) error {
 	if pattern == "" {
@@ -79,7 +60,7 @@ func (a *allowlist) add(pattern, object string, d dialect) error {
 	body, atEnd := strings.CutSuffix(pattern, "*")
 	switch {
 	case d == alibabaDialect && strings.Contains(body, "*"):
-		re, err := regexp.Compile(expr(normalPattern(body), atEnd))
+		re, err := regexp.Compile(expr(starred(pattern), atEnd))
 		if err != nil {
 			return fmt.Errorf("pattern %q: %w", pattern, err)
 		}
@@ -94,9 +75,30 @@ func (a *allowlist) add(pattern, object string, d dialect) error {
 		if a.exact == nil {
 			a.exact = make(map[string]Exemption)
 		}
-		a.exact[matchable(name)] = by
+		if _, have := a.exact[matchable(name)]; !have {
+			a.exact[matchable(name)] = by
+		}
 	}
 	return nil
+}
+
+// starred is the normal form of a pattern of the Alibaba dialect with a star inside,
+// without the one at its end. Without a tag, a digest or that star it means the tag
+// latest, as a name does.
+func starred(pattern string) string {
+	body, atEnd := strings.CutSuffix(pattern, "*")
+	p := normalPattern(body)
+	if last := p[strings.LastIndexByte(p, '/'):]; !atEnd && !strings.ContainsAny(last, ":@") {
+		p += ":latest"
+	}
+	return p
+}
+
+// openHost tells whether a pattern of the Alibaba dialect has a star in its host, and so
+// may match a registry that anybody can own.
+func openHost(pattern string) bool {
+	host, _, _ := strings.Cut(normalPattern(pattern), "/")
+	return strings.Contains(host, "*")
 }
 
 // expr writes the Alibaba dialect as a regular expression of RE2, which takes linear time.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/horkos/horkos/crds"
@@ -28,8 +29,12 @@ func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
 		return a
 	}
 	a.Note = normalNote(spec.NoteReference)
-	if len(spec.PublicKeys) > MaxKeys {
-		a.Malformed = fmt.Sprintf("%s has %d keys, at most %d are allowed", obj.ID(), len(spec.PublicKeys), MaxKeys)
+	written := len(spec.PublicKeys)
+	if spec.PublicKeyData != "" {
+		written++
+	}
+	if written > MaxKeys {
+		a.Malformed = fmt.Sprintf("%s has %d keys, at most %d are allowed", obj.ID(), written, MaxKeys)
 		c.report(*obj, false, a.Malformed)
 		return a
 	}
@@ -41,10 +46,8 @@ func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
 			c.report(*obj, false, text)
 			return
 		}
-		if len(a.keys[key.ID]) == 0 {
-			c.snapshot.byKey[key.ID] = append(c.snapshot.byKey[key.ID], a)
-		}
 		a.keys[key.ID] = append(a.keys[key.ID], key)
+		a.distinct = append(a.distinct, key.Distinct())
 	}
 	for i, k := range spec.PublicKeys {
 		key, err := listedKey(k)
@@ -62,6 +65,28 @@ func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
 		c.report(*obj, false, a.Malformed)
 	}
 	return a
+}
+
+// index makes an authority that a policy names one whose signatures are verified.
+func (c *compiler) index(a *Authority) {
+	for id := range a.keys {
+		if !slices.Contains(c.snapshot.byKey[id], a) {
+			c.snapshot.byKey[id] = append(c.snapshot.byKey[id], a)
+		}
+	}
+}
+
+// reportShared tells of authorities of a namespace with a key in common: notes are not
+// signed, so that an attestation of the one is one of the other.
+func (c *compiler) reportShared(obj *crds.Object, a *Authority, owners map[string]string) {
+	for _, key := range a.distinct {
+		at := obj.Namespace + " " + key
+		if other, shared := owners[at]; shared && other != a.Name {
+			c.report(*obj, false, "it has a key in common with AttestationAuthority "+obj.Namespace+"/"+other+": they share attestations")
+		} else {
+			owners[at] = a.Name
+		}
+	}
 }
 
 // listedKey reads one key of the newer shape.

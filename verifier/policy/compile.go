@@ -1,12 +1,9 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 
 	"github.com/horkos/horkos/crds"
@@ -56,10 +53,17 @@ type origin struct {
 	name     crds.Origin
 	faults   map[string][]string // by namespace; "" is every namespace
 	policies map[string][]*Policy
-	// ownAllow are the allowlists of the enforcing policies of a namespace; allow those of
-	// AdmissionAllowlists, "" being every namespace.
-	ownAllow map[string]*allowlist
-	allow    map[string]*allowlist
+	// allow holds what AdmissionAllowlists and enforcing policies exempt, by namespace; ""
+	// is every namespace.
+	allow map[string]*allowlist
+}
+
+// allowlist is the one of a namespace, made when it is first asked for.
+func (o *origin) allowlist(namespace string) *allowlist {
+	if o.allow[namespace] == nil {
+		o.allow[namespace] = &allowlist{}
+	}
+	return o.allow[namespace]
 }
 
 // layers are the origin's layers for a namespace. The name "" stands for a namespace that no object names.
@@ -72,21 +76,22 @@ func (o *origin) layers(namespace string) []Layer {
 	if len(faults) > 0 {
 		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: strings.Join(faults, "; ")})
 	}
-	allow := o.allow[""]
-	var policies []*Policy
-	if namespace != "" {
-		allow = allow.with(o.allow[namespace]).with(o.ownAllow[namespace])
-		policies = o.policies[namespace]
+	var allow []*allowlist
+	for _, ns := range slices.Compact([]string{"", namespace}) {
+		if a := o.allow[ns]; a != nil {
+			allow = append(allow, a)
+		}
 	}
-	if allow == nil && len(policies) == 0 {
+	policies := o.policies[namespace] // of no namespace there are none
+	if len(allow) == 0 && len(policies) == 0 {
 		return layers
 	}
 	return append(layers, Layer{
-		Name:      string(o.name) + "/" + kritis.KindGenericAttestationPolicy,
-		Origin:    o.name,
-		Best:      true,
-		Policies:  policies,
-		allowlist: allow,
+		Name:       string(o.name) + "/" + kritis.KindGenericAttestationPolicy,
+		Origin:     o.name,
+		Best:       true,
+		Policies:   policies,
+		allowlists: allow,
 	})
 }
 
@@ -118,7 +123,6 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 		name:     set.Origin,
 		faults:   make(map[string][]string),
 		policies: make(map[string][]*Policy),
-		ownAllow: make(map[string]*allowlist),
 		allow:    make(map[string]*allowlist),
 	}
 	for _, f := range set.Faults {
@@ -132,9 +136,12 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 		}
 	}
 	authorities := make(map[string]*Authority)
+	owners := make(map[string]string)
 	for i := range set.Objects {
-		if obj := &set.Objects[i]; obj.Kind == kritis.KindAttestationAuthority {
-			authorities[obj.Namespace+"/"+obj.Name] = c.compileAuthority(obj)
+		if obj := &set.Objects[i]; obj.Kind == kritis.KindAttestationAuthority && !obj.UnknownKind {
+			a := c.compileAuthority(obj)
+			authorities[obj.Namespace+"/"+obj.Name] = a
+			c.reportShared(obj, a, owners)
 		}
 	}
 	for i := range set.Objects {
@@ -144,9 +151,18 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 }
 
 func (c *compiler) compileObject(o *origin, obj *crds.Object, authorities map[string]*Authority) {
+	if obj.UnknownKind {
+		// A kind or version of our groups that is not known could restrict any namespace.
+		c.fault(o, obj, "", obj.Malformed())
+		return
+	}
 	switch obj.Kind {
-	case kritis.KindAttestationAuthority, "Namespace":
+	case kritis.KindAttestationAuthority, crds.KindNamespace:
 	case kritis.KindGenericAttestationPolicy:
+		if misplaced(obj) {
+			c.fault(o, obj, "", obj.Malformed())
+			return
+		}
 		p := c.compileGAP(o, obj, authorities)
 		o.policies[obj.Namespace] = append(o.policies[obj.Namespace], p)
 	case kritis.KindAdmissionAllowlist:
@@ -160,109 +176,26 @@ func (c *compiler) compileObject(o *origin, obj *crds.Object, authorities map[st
 	case kritis.KindKritisConfig, kritis.KindVulnzSigningPolicy, kritis.KindBuildPolicy, horkos.KindNodeGate:
 		c.report(*obj, true, "objects of this kind decide nothing on a node")
 	case kritis.KindImageSecurityPolicy:
-		c.fault(o, obj, obj.Namespace, "this version of horkos cannot judge an ImageSecurityPolicy")
-	default:
-		// A kind of our groups that is not understood could restrict any namespace.
-		message := "this version of horkos does not know " + obj.APIVersion + " " + obj.Kind
-		if m := obj.Malformed(); m != "" {
-			message = m
+		namespace := obj.Namespace
+		if misplaced(obj) {
+			namespace = ""
 		}
-		c.fault(o, obj, "", message)
+		c.fault(o, obj, namespace, "this version of horkos cannot judge an ImageSecurityPolicy")
+	default:
+		c.fault(o, obj, "", "this version of horkos cannot judge objects of "+obj.APIVersion+" "+obj.Kind)
 	}
+}
+
+// misplaced tells whether an object is in a namespace that cannot be. Nobody can say
+// which one was meant.
+func misplaced(obj *crds.Object) bool {
+	return slices.ContainsFunc(obj.Problems, func(p crds.Problem) bool { return p.Field == "metadata.namespace" })
 }
 
 // fault makes a namespace, or with "" the whole origin, misconfigured because of an object.
 func (c *compiler) fault(o *origin, obj *crds.Object, namespace, message string) {
 	c.report(*obj, false, message)
 	o.faults[namespace] = append(o.faults[namespace], obj.ID()+": "+message)
-}
-
-func (c *compiler) compileGAP(o *origin, obj *crds.Object, authorities map[string]*Authority) *Policy {
-	p := &Policy{Kind: obj.Kind, Namespace: obj.Namespace, Name: obj.Name, Enforcement: Enforce}
-	spec, _ := obj.Spec.(*kritis.GenericAttestationPolicySpec)
-	if spec == nil {
-		spec = &kritis.GenericAttestationPolicySpec{}
-	}
-	problems := obj.Problems
-	bad := func(field, format string, args ...any) {
-		problems = append(problems[:len(problems):len(problems)], crds.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
-	}
-	switch e := Enforcement(spec.Enforcement); e {
-	case "", Enforce:
-	case Warn, Audit:
-		p.Enforcement = e
-	default:
-		bad("spec.enforcement", "want Enforce, Warn or Audit, not %q", e)
-	}
-	names := spec.AttestationAuthorityNames
-	switch {
-	case len(names) == 0:
-		bad("spec.attestationAuthorityNames", "at least one authority is needed")
-	case len(names) > MaxAuthorities:
-		bad("spec.attestationAuthorityNames", "%d authorities, at most %d are allowed", len(names), MaxAuthorities)
-		names = nil
-	}
-	var err error
-	if p.Require, p.Distinct, err = require(spec.Require, len(names)); err != nil {
-		bad("spec.require", "%v", err)
-	}
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"spec.maximumAttestationAge", spec.MaximumAttestationAge != ""},
-		{"spec.notBefore", spec.NotBefore != ""},
-		{"spec.emergencyAuthorityNames", len(spec.EmergencyAuthorityNames) > 0},
-	} {
-		if f.set {
-			bad(f.name, "this version of horkos cannot judge it")
-		}
-	}
-	for _, name := range names {
-		a, ok := authorities[obj.Namespace+"/"+name]
-		if !ok {
-			a = &Authority{Name: name, Missing: true}
-			c.report(*obj, false, "AttestationAuthority "+obj.Namespace+"/"+name+" does not exist")
-		}
-		p.Authorities = append(p.Authorities, a)
-	}
-	if p.Enforcement == Enforce {
-		own := &allowlist{}
-		for _, e := range spec.AdmissionAllowlistPatterns {
-			if err := own.add(e.NamePattern, obj.ID(), kritisDialect); err != nil {
-				c.report(*obj, true, err.Error())
-			}
-		}
-		o.ownAllow[obj.Namespace] = o.ownAllow[obj.Namespace].with(own)
-	}
-	if len(problems) > 0 {
-		p.Malformed = crds.Object{Kind: obj.Kind, Namespace: obj.Namespace, Name: obj.Name, Source: obj.Source, Problems: problems}.Malformed()
-		c.report(*obj, false, p.Malformed)
-	}
-	return p
-}
-
-// require reads All, Any or a number of at most n authorities.
-func require(v *kritis.IntOrString, n int) (count int, distinct bool, err error) {
-	if v == nil {
-		return n, false, nil
-	}
-	switch *v {
-	case "All":
-		return n, false, nil
-	case "Any":
-		return 1, false, nil
-	}
-	count, err = strconv.Atoi(string(*v))
-	switch {
-	case err != nil:
-		return n, false, fmt.Errorf("want All, Any or a number, not %q", string(*v))
-	case count < 1:
-		return n, false, fmt.Errorf("%d is less than 1", count)
-	case count > n:
-		return n, false, fmt.Errorf("%d is more than the %d authorities of the policy", count, n)
-	}
-	return count, true, nil
 }
 
 func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
@@ -283,13 +216,10 @@ func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
 			}
 			ns = spec.Namespace
 		}
-		l := o.allow[ns]
-		if l == nil {
-			l = &allowlist{}
-			o.allow[ns] = l
-		}
-		if err := l.add(e.NamePattern, obj.ID(), alibabaDialect); err != nil {
+		if err := o.allowlist(ns).add(e.NamePattern, obj.ID(), alibabaDialect); err != nil {
 			c.report(*obj, true, err.Error())
+		} else if openHost(e.NamePattern) {
+			c.report(*obj, false, fmt.Sprintf("open host pattern %q: it matches registries that anybody may own", e.NamePattern))
 		}
 	}
 }
@@ -315,25 +245,4 @@ func (c *compiler) compileRevocation(o *origin, obj *crds.Object) {
 		}
 		c.snapshot.revoked[d] = Revocation{Origin: o.name, Object: obj.ID(), Reason: spec.Reason}
 	}
-}
-
-// revision is a digest of everything that decides, after decoding, in an order of its own.
-func revision(sets []crds.Set) string {
-	var lines []string
-	for _, set := range sets {
-		for _, obj := range set.Objects {
-			switch obj.Kind {
-			case horkos.KindImageAttestation, horkos.KindNodeGate:
-				continue // evidence and status are not policy
-			}
-			lines = append(lines, string(set.Origin)+"/"+string(obj.Canonical()))
-		}
-	}
-	sort.Strings(lines)
-	h := sha256.New()
-	for _, l := range lines {
-		h.Write([]byte(l))
-		h.Write([]byte{'\n'})
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12]
 }

@@ -47,8 +47,8 @@ func (s *Snapshot) Revocation(d image.Digest) (Revocation, bool) {
 // HasRevocations saves callers a look-up a digest where nothing is revoked.
 func (s *Snapshot) HasRevocations() bool { return len(s.revoked) > 0 }
 
-// Authorities are all that have a key of that id: those in whose name a signature may be
-// judged later, so that it can be verified beforehand.
+// Authorities are all that a policy names and that have a key of that id: those in whose
+// name a signature may be judged later, so that it can be verified beforehand.
 func (s *Snapshot) Authorities(keyID string) []*Authority { return s.byKey[keyID] }
 
 // Findings are what is wrong with the objects, for reports; what follows from it is
@@ -67,8 +67,7 @@ type Finding struct {
 	Object  string // as crds.Object.ID; empty for a whole file or origin
 	Source  string
 	Message string
-	// Ignored marks what could only have loosened and is left out; everything else makes
-	// what it governs misconfigured.
+	// Ignored marks what is left out: it could only have loosened, or it decides nothing.
 	Ignored bool
 }
 
@@ -85,7 +84,7 @@ type Layer struct {
 	Best     bool
 	Policies []*Policy
 
-	allowlist *allowlist
+	allowlists []*allowlist // none is nil
 }
 
 // Enforcing tells whether anything in the layer decides.
@@ -104,10 +103,16 @@ func (l *Layer) Enforcing() bool {
 // Exempts names the allowlist entry that exempts an image from the layer. Only a bound
 // name may be asked about; none is never exempt.
 func (l *Layer) Exempts(name image.Reference) (Exemption, bool) {
-	if name.Repository == "" || l.allowlist == nil {
+	if name.Repository == "" {
 		return Exemption{}, false
 	}
-	return l.allowlist.match(matchable(name))
+	text := matchable(name)
+	for _, a := range l.allowlists {
+		if by, ok := a.match(text); ok {
+			return by, true
+		}
+	}
+	return Exemption{}, false
 }
 
 // Exemption is an allowlist entry that matched.
@@ -136,8 +141,8 @@ type Policy struct {
 	// Malformed says why the policy cannot be understood; not empty means misconfigured.
 	Malformed string
 
-	// Require is how many of Authorities must have attested. All of them need not be by
-	// different keys; fewer must be (Distinct).
+	// Require is how many of Authorities must have attested; with Distinct, which a number
+	// in the policy means and All and Any do not, each by a key of its own.
 	Require     int
 	Distinct    bool
 	Authorities []*Authority
@@ -158,7 +163,8 @@ type Authority struct {
 	// Malformed says why it has no usable key; not empty means misconfigured.
 	Malformed string
 
-	keys map[string][]*attestation.Key
+	keys     map[string][]*attestation.Key // by id
+	distinct []string                      // of all of them, as Key.Distinct
 }
 
 // Keys are the authority's keys of that id.

@@ -24,8 +24,8 @@ type Ignored struct {
 	Message string
 }
 
-// Records gathers the attestations of all ImageAttestations among the objects, by
-// digest. Several objects of one digest are merged.
+// Records gathers the attestations of all ImageAttestations among the objects, by the
+// image that their resourceUri names. Several objects of one digest are merged.
 func Records(objs []crds.Object) (evidence.Records, []Ignored) {
 	records := make(evidence.Records)
 	var ignored []Ignored
@@ -41,55 +41,62 @@ func Records(objs []crds.Object) (evidence.Records, []Ignored) {
 			continue
 		}
 		for n := range spec.Attestations {
-			at, err := read(&spec.Attestations[n], digest)
+			id, at, err := read(&spec.Attestations[n], digest)
 			if err != nil {
 				ignored = append(ignored, Ignored{obj.ID(), obj.Source, fmt.Sprintf("spec.attestations[%d]: %v", n, err)})
 				continue
 			}
 			at.Origin = obj.ID() + " (" + obj.Source + ")"
-			records[digest] = append(records[digest], at)
+			records[id] = append(records[id], at)
 		}
 	}
 	return records, ignored
 }
 
-func read(a *horkos.Attestation, digest image.Digest) (evidence.Attestation, error) {
+func read(a *horkos.Attestation, digest image.Digest) (image.Identity, evidence.Attestation, error) {
 	at := evidence.Attestation{Note: a.NoteName}
 	id, err := image.ParseIdentity(a.ResourceURI)
 	if err != nil {
-		return at, fmt.Errorf("resourceUri: %w", err)
+		return id, at, fmt.Errorf("resourceUri: %w", err)
 	}
 	if id.Digest != digest {
-		return at, fmt.Errorf("resourceUri: it is of %s, the object of %s", id.Digest, digest)
+		return id, at, fmt.Errorf("resourceUri: it is of %s, the object of %s", id.Digest, digest)
 	}
 	if a.Expires != "" {
-		if at.Expires, err = time.Parse(time.RFC3339, a.Expires); err != nil {
-			return at, fmt.Errorf("expires: %w", err)
+		// The zero time would read as no expiry.
+		if at.Expires, err = time.Parse(time.RFC3339, a.Expires); err != nil || at.Expires.IsZero() {
+			return id, at, fmt.Errorf("expires: %.40q is not a time of RFC 3339", a.Expires)
 		}
 	}
-	var payload []byte
-	var signatures []horkos.Signature
-	switch {
-	case a.Attestation != nil && len(a.Attestation.JWTs) > 0:
-		return at, fmt.Errorf("attestation.jwts: this version of horkos cannot verify JWTs")
-	case a.Attestation != nil:
-		payload, signatures = a.Attestation.SerializedPayload, a.Attestation.Signatures
-	case a.GenericSignedAttestation != nil:
-		g := a.GenericSignedAttestation
-		switch g.ContentType {
-		case "", "CONTENT_TYPE_UNSPECIFIED", "SIMPLE_SIGNING_JSON":
-		default:
-			return at, fmt.Errorf("genericSignedAttestation.contentType: %q is not known", g.ContentType)
-		}
-		payload, signatures = g.SerializedPayload, g.Signatures
-	case a.PGPSignedAttestation != nil:
-		return at, fmt.Errorf("pgpSignedAttestation: this version of horkos cannot verify PGP signatures")
+	payload, signatures, err := signed(a)
+	if err != nil {
+		return id, at, err
 	}
 	if len(signatures) == 0 || len(signatures) > maxSignatures {
-		return at, fmt.Errorf("%d signatures, want 1 to %d", len(signatures), maxSignatures)
+		return id, at, fmt.Errorf("%d signatures, want 1 to %d", len(signatures), maxSignatures)
 	}
 	for _, s := range signatures {
 		at.Envelopes = append(at.Envelopes, attestation.NewEnvelope(attestation.PKIX, s.PublicKeyID, payload, s.Signature))
 	}
-	return at, nil
+	return id, at, nil
+}
+
+// signed is the payload of an attestation and its signatures, in whichever of its shapes.
+func signed(a *horkos.Attestation) ([]byte, []horkos.Signature, error) {
+	switch {
+	case a.Attestation != nil && len(a.Attestation.JWTs) > 0:
+		return nil, nil, fmt.Errorf("attestation.jwts: this version of horkos cannot verify JWTs")
+	case a.Attestation != nil:
+		return a.Attestation.SerializedPayload, a.Attestation.Signatures, nil
+	case a.GenericSignedAttestation != nil:
+		g := a.GenericSignedAttestation
+		switch g.ContentType {
+		case "", "CONTENT_TYPE_UNSPECIFIED", "SIMPLE_SIGNING_JSON":
+			return g.SerializedPayload, g.Signatures, nil
+		}
+		return nil, nil, fmt.Errorf("genericSignedAttestation.contentType: %.80q is not known", g.ContentType)
+	case a.PGPSignedAttestation != nil:
+		return nil, nil, fmt.Errorf("pgpSignedAttestation: this version of horkos cannot verify PGP signatures")
+	}
+	return nil, nil, fmt.Errorf("nothing is signed")
 }
