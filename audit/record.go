@@ -1,5 +1,6 @@
 // Package audit is the node-local record of every decision: one JSON object a line,
-// written before the answer is given.
+// written before the answer is given. The lines are numbered and not chained: whoever may
+// write the file can change it without a trace.
 package audit
 
 import (
@@ -13,7 +14,8 @@ import (
 const Version = 1
 
 // Record is one decision about one image of a request. The order of the fields is the
-// order in the line.
+// order in the line, and every field is in it. The key prev, the hash of the line before,
+// is not: it comes with the chain.
 type Record struct {
 	V           int             `json:"v"`
 	Seq         uint64          `json:"seq"` // set by the log
@@ -36,9 +38,9 @@ type Record struct {
 	Candidates []string       `json:"candidates"` // the repositories the content may be spoken of under
 	Revision   string         `json:"revision"`
 
-	EvidenceAgeSeconds float64          `json:"evidenceAgeSeconds"`
+	EvidenceAgeSeconds float64          `json:"evidenceAgeSeconds"` // 0 while all evidence is in the policy folder
 	Checks             []verifier.Check `json:"checks"`
 	Message            string           `json:"message"`
 	DurationMicros     int64            `json:"durationMicros"`
-	Repeated           int              `json:"repeated"`
+	Repeated           int              `json:"repeated"` // 0 while each decision has its own record
 }

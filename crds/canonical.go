@@ -132,10 +132,17 @@ func appendCanonicalObject(dst []byte, dec *json.Decoder) ([]byte, error) {
 // appendString writes a JSON string with no more escapes than RFC 8785 (section 3.2.2.2) asks for.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
-	for _, r := range s {
-		switch r {
+	done := 0
+	for i := range len(s) {
+		c := s[i]
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[done:i]...)
+		done = i + 1
+		switch c {
 		case '"', '\\':
-			dst = append(dst, '\\', byte(r))
+			dst = append(dst, '\\', c)
 		case '\b':
 			dst = append(dst, `\b`...)
 		case '\f':
@@ -147,12 +154,8 @@ func appendString(dst []byte, s string) []byte {
 		case '\t':
 			dst = append(dst, `\t`...)
 		default:
-			if r < 0x20 {
-				dst = fmt.Appendf(dst, `\u%04x`, r)
-			} else {
-				dst = append(dst, string(r)...)
-			}
+			dst = fmt.Appendf(dst, `\u%04x`, c)
 		}
 	}
-	return append(dst, '"')
+	return append(append(dst, s[done:]...), '"')
 }

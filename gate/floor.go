@@ -11,8 +11,8 @@ import (
 	"github.com/horkos/horkos/verifier/image"
 )
 
-// maxFloor bounds a floor file, in bytes.
-const maxFloor = 4 << 20
+// MaxFloorBytes bounds a floor file.
+const MaxFloorBytes = 4 << 20
 
 // Floor is the set of digests that a node's owner pinned so that the node can boot. It
 // matches index, manifest or config digests of the content that runs, never a name.
@@ -24,8 +24,8 @@ type Floor struct {
 // ParseFloor reads a floor file: a digest a line, sha256:<64 hex> [namespace=NS[,NS...]],
 // and comments after #. An error names the line.
 func ParseFloor(data []byte) (*Floor, error) {
-	if len(data) > maxFloor {
-		return nil, fmt.Errorf("%d bytes, at most %d are allowed", len(data), maxFloor)
+	if len(data) > MaxFloorBytes {
+		return nil, fmt.Errorf("%d bytes, at most %d are allowed", len(data), MaxFloorBytes)
 	}
 	f := &Floor{pins: make(map[image.Digest][]string)}
 	lines := bufio.NewScanner(bytes.NewReader(data))
@@ -36,6 +36,9 @@ func ParseFloor(data []byte) (*Floor, error) {
 			continue
 		}
 		digest, err := image.ParseDigest(fields[0])
+		if err == nil && !strings.HasPrefix(fields[0], "sha256:") {
+			err = fmt.Errorf("want sha256:<64 hex>, not %.80q", fields[0])
+		}
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
@@ -43,7 +46,7 @@ func ParseFloor(data []byte) (*Floor, error) {
 		for _, option := range fields[1:] {
 			list, ok := strings.CutPrefix(option, "namespace=")
 			if !ok || list == "" || slices.Contains(strings.Split(list, ","), "") {
-				return nil, fmt.Errorf("line %d: want namespace=NS[,NS...], not %q", n, option)
+				return nil, fmt.Errorf("line %d: want namespace=NS[,NS...], not %.80q", n, option)
 			}
 			namespaces = append(namespaces, strings.Split(list, ",")...)
 		}
@@ -58,7 +61,7 @@ func ParseFloor(data []byte) (*Floor, error) {
 		f.pins[digest] = namespaces
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read the floor: %w", err)
+		return nil, fmt.Errorf("split into lines: %w", err)
 	}
 	return f, nil
 }

@@ -4,6 +4,7 @@ package gate
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/horkos/horkos/audit"
@@ -48,7 +49,7 @@ type Shell struct {
 // Verdict is the gate's answer.
 type Verdict struct {
 	Admit    bool
-	Message  string // why not; why, when it was admitted
+	Message  string // why not; why, when it is allowed
 	Decision verifier.Decision
 }
 
@@ -74,8 +75,11 @@ func (s *Shell) Conclude(who Subject, req *verifier.Request, dec verifier.Decisi
 	now := s.Now()
 	if err := s.record(who, v, now, now.Sub(started)); err != nil {
 		s.Log.Error("a decision could not be recorded", "namespace", who.Namespace, "pod", who.Pod, "container", who.Container, "error", err)
-		if v.Admit && s.Mode == Enforce {
+		if v.Admit && s.Mode != Audit {
 			v = s.Judge(req, verifier.Refuse(req, verifier.Unavailable, verifier.AuditFailed, "the decision could not be recorded"))
+			// Some images may be recorded as admitted already. If there is room for it now, the
+			// log ends with what was answered.
+			_ = s.record(who, v, now, now.Sub(started))
 		}
 	}
 	s.count(v, now.Sub(started))
@@ -89,7 +93,7 @@ func (s *Shell) record(who Subject, v Verdict, now time.Time, took time.Duration
 		r := audit.Record{
 			Time: now.UTC(), Node: s.Node, Gate: s.Gate, Result: img.Result, Reason: img.Reason, Enforcement: string(s.Mode), Admitted: v.Admit,
 			Namespace: who.Namespace, Pod: who.Pod, UID: who.UID, Container: who.Container, Static: who.Static,
-			Image: img.Image.Written, Digests: img.Image.Digests, Revision: v.Decision.Revision,
+			Image: written(img.Image.Written), Digests: img.Image.Digests, Revision: v.Decision.Revision,
 			Checks: img.Checks, Message: img.Message(), DurationMicros: took.Microseconds(),
 		}
 		for _, c := range img.Image.Candidates {
@@ -100,6 +104,17 @@ func (s *Shell) record(who Subject, v Verdict, now time.Time, took time.Duration
 		}
 	}
 	return nil
+}
+
+// maxWritten bounds what a record keeps of an image as written, in bytes: more than any
+// name that can be bound.
+const maxWritten = 1024
+
+func written(name string) string {
+	if len(name) > maxWritten {
+		return strings.ToValidUTF8(name[:maxWritten], "") + "..."
+	}
+	return name
 }
 
 func (s *Shell) count(v Verdict, took time.Duration) {

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics are those of a gate. No image, namespace or pod is in a label.
+// Metrics are those of a gate; docs/metrics.md tells each. No image, namespace or pod is in a label.
 type Metrics struct {
 	Decisions    *prometheus.CounterVec
 	Duration     *prometheus.HistogramVec

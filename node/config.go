@@ -3,12 +3,18 @@
 package node
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 
+	yamlv3 "go.yaml.in/yaml/v3"
+	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/horkos/horkos/gate"
@@ -52,29 +58,58 @@ func Defaults() Config {
 	}
 }
 
-// Load reads a configuration file over c: what the file does not say stays. An unknown
-// or repeated field is an error.
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// Load reads a configuration file over c: what the file does not say stays. A field that
+// is unknown, repeated or in other letters is an error, and so is a second document.
 func (c *Config) Load(path string) error {
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
-	if err := yaml.UnmarshalStrict(data, c); err != nil {
+	defer f.Close()
+	data, err := readAtMost(f, maxConfig)
+	if err == nil {
+		err = c.parse(data)
+	}
+	if err != nil {
 		return fmt.Errorf("read the configuration %s: %w", path, err)
 	}
 	return nil
+}
+
+func (c *Config) parse(data []byte) error {
+	documents := yamlv3.NewDecoder(bytes.NewReader(data))
+	for n := 1; ; n++ {
+		var document yamlv3.Node
+		if err := documents.Decode(&document); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
+		if n > 1 {
+			return errors.New("more than one document")
+		}
+	}
+	text, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return err
+	}
+	problems, err := strictjson.UnmarshalStrict(text, c)
+	return errors.Join(append(problems, err)...)
 }
 
 // Complete fills in what follows from other fields, and says what is wrong or missing.
 func (c *Config) Complete() error {
 	var problems []string
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
-	for name, value := range map[string]string{
-		"policy-dir": c.PolicyDir, "state-dir": c.StateDir, "nri-socket": c.NRISocket,
-		"containerd-address": c.ContainerdAddress, "containerd-namespace": c.ContainerdNamespace,
+	for _, f := range []struct{ name, value string }{
+		{"policy-dir", c.PolicyDir}, {"state-dir", c.StateDir}, {"nri-socket", c.NRISocket},
+		{"containerd-address", c.ContainerdAddress}, {"containerd-namespace", c.ContainerdNamespace},
 	} {
-		if value == "" {
-			bad("--%s is empty", name)
+		if f.value == "" {
+			bad("--%s is empty", f.name)
 		}
 	}
 	switch gate.Mode(c.Enforcement) {
@@ -103,6 +138,9 @@ func (c *Config) Complete() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		bad("--log-format: want text or json, not %q", c.LogFormat)
 	}
+	if _, err := c.Level(); err != nil {
+		bad("%v", err)
+	}
 	if !strings.Contains(c.HealthAddress, "/") && c.HealthAddress != "" {
 		if _, _, err := net.SplitHostPort(c.HealthAddress); err != nil {
 			bad("--health-address: want host:port or the path of a unix socket, not %q", c.HealthAddress)
@@ -112,9 +150,24 @@ func (c *Config) Complete() error {
 		c.AuditLog = filepath.Join(c.StateDir, "audit.log")
 	}
 	if len(problems) > 0 {
-		return fmt.Errorf("%s", strings.Join(problems, "; "))
+		return errors.New(strings.Join(problems, "; "))
 	}
 	return nil
+}
+
+// Level is the log level.
+func (c *Config) Level() (slog.Level, error) {
+	switch c.LogLevel {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("--log-level: want debug, info, warn or error, not %q", c.LogLevel)
 }
 
 // YAML is the configuration in the form of the file.

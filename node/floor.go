@@ -6,13 +6,14 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/horkos/horkos/gate"
 )
 
 // floorInterval is how often the floor file is looked at.
-const floorInterval = time.Second
+const floorInterval = 200 * time.Millisecond
 
 // floorFile keeps the floor of a file in force: the last good one, when it cannot be read.
 type floorFile struct {
@@ -20,13 +21,23 @@ type floorFile struct {
 	log     *slog.Logger
 	current atomic.Pointer[gate.Floor]
 	problem atomic.Pointer[string]
-	stamp   stamp
+	read    stamp // of what is in force
+	seen    stamp // of the last look
 }
 
 // stamp tells whether a file may have changed.
 type stamp struct {
+	inode uint64
 	size  int64
 	mtime time.Time
+}
+
+func stampOf(info os.FileInfo) stamp {
+	s := stamp{size: info.Size(), mtime: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.inode = st.Ino
+	}
+	return s
 }
 
 // openFloor reads the file; at start an unreadable one is an error. Without a path there is no floor.
@@ -35,7 +46,7 @@ func openFloor(path string, log *slog.Logger) (*floorFile, error) {
 	if path == "" {
 		return f, nil
 	}
-	if err := f.read(); err != nil {
+	if err := f.load(); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -52,7 +63,8 @@ func (f *floorFile) Problem() string {
 	return ""
 }
 
-func (f *floorFile) read() error {
+// load puts what is in the file in force.
+func (f *floorFile) load() error {
 	file, err := openOwned(f.path)
 	if err != nil {
 		return fmt.Errorf("open the floor: %w", err)
@@ -62,7 +74,7 @@ func (f *floorFile) read() error {
 	if err != nil {
 		return fmt.Errorf("read the floor: %w", err)
 	}
-	data, err := readAtMost(file, 4<<20)
+	data, err := readAtMost(file, gate.MaxFloorBytes)
 	if err != nil {
 		return fmt.Errorf("read the floor: %w", err)
 	}
@@ -70,9 +82,33 @@ func (f *floorFile) read() error {
 	if err != nil {
 		return fmt.Errorf("read the floor %s: %w", f.path, err)
 	}
+	if floor.Len() == 0 && f.Floor().Len() > 0 {
+		return fmt.Errorf("the floor %s has no digest any more", f.path)
+	}
 	f.current.Store(floor)
-	f.stamp = stamp{info.Size(), info.ModTime()}
+	f.read = stampOf(info)
 	return nil
+}
+
+// look reads the file again when it changed and is not being written: when it is as it
+// was at the last look.
+func (f *floorFile) look() {
+	if f.path == "" {
+		return
+	}
+	info, err := os.Stat(f.path)
+	if err != nil {
+		f.seen = stamp{}
+		f.report(fmt.Errorf("look at the floor: %w", err))
+		return
+	}
+	now := stampOf(info)
+	still := now == f.seen
+	f.seen = now
+	if !still || (now == f.read && f.Problem() == "") {
+		return
+	}
+	f.report(f.load())
 }
 
 // Run reads the file again when it changed, until the context ends.
@@ -84,18 +120,8 @@ func (f *floorFile) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+			f.look()
 		}
-		if f.path == "" {
-			continue
-		}
-		info, err := os.Stat(f.path)
-		if err == nil && f.stamp == (stamp{info.Size(), info.ModTime()}) && f.Problem() == "" {
-			continue
-		}
-		if err == nil {
-			err = f.read()
-		}
-		f.report(err)
 	}
 }
 

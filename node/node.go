@@ -65,7 +65,11 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	if n.floor, err = openFloor(config.Floor, log); err != nil {
 		return err
 	}
-	records, err := audit.Open(config.AuditLog)
+	name, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("ask for the node's name: %w", err)
+	}
+	records, err := audit.Open(config.AuditLog, name)
 	if err != nil {
 		return err
 	}
@@ -74,10 +78,6 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		return err
 	}
 	metrics := gate.NewMetrics(n.metrics, version)
-	name, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("ask for the node's name: %w", err)
-	}
 	n.shell = &gate.Shell{Gate: plugin.GateName, Node: name, Mode: gate.Mode(config.Enforcement), Floor: n.floor.Floor,
 		Records: records, Metrics: metrics, Log: log, Now: time.Now}
 	n.prefetch = newPrefetch(n.memory, n.snapshot.Load)

@@ -24,11 +24,11 @@ const (
 const (
 	// settle is how long size and time of a file must stand still before it is read.
 	settle = 100 * time.Millisecond
-	// rescan is how often the folder is looked at when nothing is reported: file systems
-	// that report nothing, mounts that come and go, targets of links outside the folder.
+	// rescan is how often the folder is looked at when nothing is reported: by file systems
+	// that report nothing, of mounts that come and go, of targets of links outside the folder.
 	rescan = 10 * time.Second
 	// hurry is how often it is looked at while nothing can be reported.
-	hurry = 500 * time.Millisecond
+	hurry = 250 * time.Millisecond
 	// startLooks is how often a folder in motion is looked at before the start goes on.
 	startLooks = 10
 )

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -30,7 +29,7 @@ func main() {
 func command() *cobra.Command {
 	flags := node.Defaults()
 	var file string
-	var print bool
+	var printConfig bool
 	cmd := &cobra.Command{
 		Use:   "horkos-node",
 		Short: "Gate a node: refuse containers whose images nobody trusted has attested",
@@ -55,7 +54,7 @@ while it is away: see docs/running-on-a-node.md.`,
 			if err != nil {
 				return err
 			}
-			if print {
+			if printConfig {
 				text, err := config.YAML()
 				if err != nil {
 					return err
@@ -72,7 +71,7 @@ while it is away: see docs/running-on-a-node.md.`,
 	}
 	bind(cmd.Flags(), &flags)
 	cmd.Flags().StringVar(&file, "config", "", "read the configuration from `FILE` (YAML, these flags in lowerCamelCase); flags win over it")
-	cmd.Flags().BoolVar(&print, "print-config", false, "print the configuration in effect and exit")
+	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the configuration in effect and exit")
 	return cmd
 }
 
@@ -120,9 +119,9 @@ func configure(given *pflag.FlagSet, flags node.Config, file string) (node.Confi
 }
 
 func logger(config node.Config) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(strings.ToUpper(config.LogLevel))); err != nil {
-		return nil, fmt.Errorf("--log-level: want debug, info, warn or error, not %q", config.LogLevel)
+	level, err := config.Level()
+	if err != nil {
+		return nil, err
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if config.LogFormat == "json" {

@@ -36,6 +36,9 @@ ImageAttestation: put it in the policy folder of the nodes. The private key stay
   horkos attest registry.example.com/shop/cart@sha256:... --pkix-key release.pem > cart.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("expires") && o.expires <= 0 {
+				return fmt.Errorf("--expires: want a time to come, such as 720h, not %s", o.expires)
+			}
 			object, err := o.attest(args[0], time.Now())
 			if err != nil {
 				return err
@@ -70,11 +73,11 @@ func (o *attestOptions) attest(name string, now time.Time) (*attestationObject, 
 	if err != nil {
 		return nil, fmt.Errorf("want repository@sha256:...: %w", err)
 	}
+	if !strings.HasPrefix(string(id.Digest), "sha256:") {
+		return nil, fmt.Errorf("want repository@sha256:..., an ImageAttestation has no name for %s", id.Digest)
+	}
 	if o.keyFile == "" {
 		return nil, fmt.Errorf("--pkix-key is needed: the private key to sign with")
-	}
-	if o.expires < 0 {
-		return nil, fmt.Errorf("--expires: %s lies in the past", o.expires)
 	}
 	pem, err := os.ReadFile(o.keyFile)
 	if err != nil {

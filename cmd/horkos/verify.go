@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
+	"regexp"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -50,7 +52,7 @@ decided (unresolved, unavailable, misconfigured) or the command was used wrongly
 			if err != nil {
 				return err
 			}
-			if err := print(cmd.OutOrStdout(), o.output, answers); err != nil {
+			if err := write(cmd.OutOrStdout(), o.output, answers); err != nil {
 				return err
 			}
 			return verdict(answers)
@@ -77,20 +79,36 @@ type answer struct {
 	Checks    []verifier.Check `json:"checks"`
 }
 
-func (o *verifyOptions) verify(cmd *cobra.Command, images []string) ([]answer, error) {
-	now := time.Now()
+// check says what is wrong with the flags, and as of when to decide.
+func (o *verifyOptions) check() (at time.Time, err error) {
+	at = time.Now()
 	if o.at != "" {
-		t, err := time.Parse(time.RFC3339, o.at)
-		if err != nil {
-			return nil, fmt.Errorf("--at: %w", err)
+		if at, err = time.Parse(time.RFC3339, o.at); err != nil {
+			return at, fmt.Errorf("--at: want a time of RFC 3339, such as 2027-06-01T00:00:00Z, not %q", o.at)
 		}
-		now = t
+	}
+	if !validNamespace(o.namespace) {
+		return at, fmt.Errorf("-n: %q cannot be the name of a namespace", o.namespace)
 	}
 	if o.action != "allow" && o.action != "deny" {
-		return nil, fmt.Errorf("--default-action: want allow or deny, not %q", o.action)
+		return at, fmt.Errorf("--default-action: want allow or deny, not %q", o.action)
 	}
 	if o.output != "table" && o.output != "json" {
-		return nil, fmt.Errorf("-o: want table or json, not %q", o.output)
+		return at, fmt.Errorf("-o: want table or json, not %q", o.output)
+	}
+	return at, nil
+}
+
+// validNamespace holds a name to a DNS-1123 label: no policy could speak of another, and
+// the default action would decide.
+func validNamespace(name string) bool {
+	return len(name) <= 63 && regexp.MustCompile(`\A[a-z0-9]([-a-z0-9]*[a-z0-9])?\z`).MatchString(name)
+}
+
+func (o *verifyOptions) verify(cmd *cobra.Command, images []string) ([]answer, error) {
+	now, err := o.check()
+	if err != nil {
+		return nil, err
 	}
 	set, err := objects.Load(o.policies...)
 	if err != nil {
@@ -98,11 +116,11 @@ func (o *verifyOptions) verify(cmd *cobra.Command, images []string) ([]answer, e
 	}
 	snap := policy.Compile(set)
 	for _, f := range snap.Findings() {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", f.Source, f.Message)
+		warn(cmd, f.Source, f.Object, f.Message)
 	}
 	records, ignored := source.Records(set.Objects)
 	for _, i := range ignored {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s is ignored: %s\n", i.Source, i.Object, i.Message)
+		warn(cmd, i.Source, i.Object, "ignored: "+i.Message)
 	}
 	memory := evidence.NewMemory()
 	memory.Replace(folderSource, records)
@@ -121,9 +139,24 @@ func (o *verifyOptions) verify(cmd *cobra.Command, images []string) ([]answer, e
 		}
 		d := &dec.Images[0]
 		answers = append(answers, answer{Image: name, Digest: d.Image.Digest(), Namespace: o.namespace, Result: d.Result,
-			Reason: d.Reason, Message: d.Message(), Revision: dec.Revision, Checks: slices.Clip(append([]verifier.Check{}, d.Checks...))})
+			Reason: d.Reason, Message: d.Message(), Revision: dec.Revision, Checks: append([]verifier.Check{}, d.Checks...)})
 	}
 	return answers, nil
+}
+
+// warn tells of a problem with a manifest, which may hold anything, on standard error.
+func warn(cmd *cobra.Command, source, object, message string) {
+	text := source + ": "
+	if object != "" && !strings.Contains(message, object) {
+		text += object + ": "
+	}
+	printable := func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), strings.Map(printable, text+message))
 }
 
 // verdict is the exit code: could not decide beats denied beats allowed.
@@ -144,7 +177,7 @@ func verdict(answers []answer) error {
 	return code
 }
 
-func print(w io.Writer, format string, answers []answer) error {
+func write(w io.Writer, format string, answers []answer) error {
 	if format == "json" {
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)

@@ -202,7 +202,7 @@ func TestContainerdRestartedDuringCreatesAdmitsNothingUnattested(t *testing.T) {
 		f.created(pod, harness.ContainerConfig{Image: good.ByDigest()})
 	}
 	tries, created := attack()
-	t.Logf("%d tries to create the unattested image, %d of them while containerd restarted", tries, tries)
+	t.Logf("%d tries to create the unattested image, also while containerd was away", tries)
 	if created != 0 {
 		t.Errorf("%d of %d tries to create the unattested image succeeded", created, tries)
 	}

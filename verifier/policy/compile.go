@@ -211,7 +211,7 @@ func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
 		ns := e.Namespace
 		if spec.Namespace != "" {
 			if ns != "" && ns != spec.Namespace {
-				c.report(*obj, true, fmt.Sprintf("pattern %q is for namespace %s, the object for %s", e.NamePattern, ns, spec.Namespace))
+				c.report(*obj, true, fmt.Sprintf("pattern %.80q is for namespace %.80q, the object for %.80q", e.NamePattern, ns, spec.Namespace))
 				continue
 			}
 			ns = spec.Namespace
@@ -237,7 +237,7 @@ func (c *compiler) compileRevocation(o *origin, obj *crds.Object) {
 	for _, text := range spec.Digests {
 		d, err := image.ParseDigest(text)
 		if err != nil {
-			c.report(*obj, false, fmt.Sprintf("spec.digests: %q: %v", text, err))
+			c.report(*obj, false, fmt.Sprintf("spec.digests: %v", err))
 			continue
 		}
 		if have, ok := c.snapshot.revoked[d]; ok && have.Origin == crds.Folder {

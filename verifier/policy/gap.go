@@ -9,6 +9,9 @@ import (
 	"github.com/horkos/horkos/crds/kritis"
 )
 
+// maxName bounds the name of an object, as the API server does.
+const maxName = 253
+
 // compileGAP reads a GenericAttestationPolicy. What is wrong with it makes it malformed,
 // and with it its namespace misconfigured; only of its allowlist a part can be left out.
 func (c *compiler) compileGAP(o *origin, obj *crds.Object, authorities map[string]*Authority) *Policy {
@@ -17,54 +20,37 @@ func (c *compiler) compileGAP(o *origin, obj *crds.Object, authorities map[strin
 	if spec == nil {
 		spec = &kritis.GenericAttestationPolicySpec{}
 	}
-	problems := obj.Problems
-	bad := func(field, format string, args ...any) {
-		problems = append(problems[:len(problems):len(problems)], crds.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
+	bad := *obj // with the problems that are found here
+	bad.Problems = slices.Concat(obj.Problems, notBuilt(spec))
+	problem := func(field, format string, args ...any) {
+		bad.Problems = append(bad.Problems, crds.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
 	switch e := Enforcement(spec.Enforcement); e {
 	case "", Enforce:
 	case Warn, Audit:
-		p.Enforcement = e
-	default:
-		bad("spec.enforcement", "want Enforce, Warn or Audit, not %q", e)
-	}
-	if len(obj.Problems) > 0 {
 		// What was not read cleanly is not believed when it says that it decides nothing.
-		p.Enforcement = Enforce
+		if len(obj.Problems) == 0 {
+			p.Enforcement = e
+		}
+	default:
+		problem("spec.enforcement", "want Enforce, Warn or Audit, not %.80q", e)
 	}
 	names := c.once(obj, spec.AttestationAuthorityNames)
 	switch {
 	case len(names) == 0:
-		bad("spec.attestationAuthorityNames", "at least one authority is needed")
+		problem("spec.attestationAuthorityNames", "at least one authority is needed")
 	case len(names) > MaxAuthorities:
-		bad("spec.attestationAuthorityNames", "%d authorities, at most %d are allowed", len(names), MaxAuthorities)
+		problem("spec.attestationAuthorityNames", "%d authorities, at most %d are allowed", len(names), MaxAuthorities)
+		names = nil
+	case slices.ContainsFunc(names, func(name string) bool { return len(name) > maxName }):
+		problem("spec.attestationAuthorityNames", "a name of more than %d bytes", maxName)
 		names = nil
 	}
 	var err error
 	if p.Require, p.Distinct, err = require(spec.Require, len(names)); err != nil {
-		bad("spec.require", "%v", err)
+		problem("spec.require", "%v", err)
 	}
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"spec.maximumAttestationAge", spec.MaximumAttestationAge != ""},
-		{"spec.notBefore", spec.NotBefore != ""},
-		{"spec.emergencyAuthorityNames", len(spec.EmergencyAuthorityNames) > 0},
-	} {
-		if f.set {
-			bad(f.name, "this version of horkos cannot judge it")
-		}
-	}
-	for _, name := range names {
-		a, ok := authorities[obj.Namespace+"/"+name]
-		if !ok {
-			a = &Authority{Name: name, Missing: true}
-			c.report(*obj, false, "AttestationAuthority "+obj.Namespace+"/"+name+" does not exist")
-		}
-		c.index(a)
-		p.Authorities = append(p.Authorities, a)
-	}
+	c.authorities(p, obj, names, authorities)
 	if p.Enforcement == Enforce {
 		for _, e := range spec.AdmissionAllowlistPatterns {
 			if err := o.allowlist(obj.Namespace).add(e.NamePattern, obj.ID(), kritisDialect); err != nil {
@@ -72,14 +58,49 @@ func (c *compiler) compileGAP(o *origin, obj *crds.Object, authorities map[strin
 			}
 		}
 	}
-	if n := distinctKeys(p.Authorities); p.Distinct && n < p.Require && len(problems) == 0 {
-		c.report(*obj, false, fmt.Sprintf("spec.require: %d different keys are wanted, its authorities have %d: it denies everything", p.Require, n))
-	}
-	if len(problems) > 0 {
-		p.Malformed = crds.Object{Kind: obj.Kind, Namespace: obj.Namespace, Name: obj.Name, Source: obj.Source, Problems: problems}.Malformed()
+	if p.Malformed = bad.Malformed(); p.Malformed != "" {
 		c.report(*obj, false, p.Malformed)
 	}
 	return p
+}
+
+// notBuilt are the fields that are written and that this version cannot judge: to leave
+// one out would make a policy looser than it reads.
+func notBuilt(spec *kritis.GenericAttestationPolicySpec) []crds.Problem {
+	var problems []crds.Problem
+	for _, f := range []struct {
+		name    string
+		written bool
+	}{
+		{"spec.maximumAttestationAge", spec.MaximumAttestationAge != ""},
+		{"spec.notBefore", spec.NotBefore != ""},
+		{"spec.emergencyAuthorityNames", len(spec.EmergencyAuthorityNames) > 0},
+	} {
+		if f.written {
+			problems = append(problems, crds.Problem{Field: f.name, Message: "this version of horkos cannot judge it"})
+		}
+	}
+	return problems
+}
+
+// authorities gives a policy those of its namespace and origin that it names.
+func (c *compiler) authorities(p *Policy, obj *crds.Object, names []string, all map[string]*Authority) {
+	keys := make(map[string]bool)
+	for _, name := range names {
+		a, ok := all[obj.Namespace+"/"+name]
+		if !ok {
+			a = &Authority{Name: name, Missing: true}
+			c.report(*obj, false, fmt.Sprintf("AttestationAuthority %s/%s does not exist", obj.Namespace, name))
+		}
+		c.index(a)
+		p.Authorities = append(p.Authorities, a)
+		for _, key := range a.distinct {
+			keys[key] = true
+		}
+	}
+	if p.Distinct && len(keys) < p.Require {
+		c.report(*obj, false, fmt.Sprintf("spec.require: %d different keys are wanted, its authorities have %d: it denies everything", p.Require, len(keys)))
+	}
 }
 
 // once drops the names that were listed before: one authority counts once.
@@ -87,7 +108,7 @@ func (c *compiler) once(obj *crds.Object, names []string) []string {
 	var all []string
 	for _, name := range names {
 		if slices.Contains(all, name) {
-			c.report(*obj, true, fmt.Sprintf("spec.attestationAuthorityNames: %q is listed again", name))
+			c.report(*obj, true, fmt.Sprintf("spec.attestationAuthorityNames: %.80q is listed again", name))
 			continue
 		}
 		if all = append(all, name); len(all) > MaxAuthorities {
@@ -95,16 +116,6 @@ func (c *compiler) once(obj *crds.Object, names []string) []string {
 		}
 	}
 	return all
-}
-
-func distinctKeys(authorities []*Authority) int {
-	keys := make(map[string]bool)
-	for _, a := range authorities {
-		for _, key := range a.distinct {
-			keys[key] = true
-		}
-	}
-	return len(keys)
 }
 
 // require reads All, Any or a number of at most n authorities.
@@ -121,7 +132,7 @@ func require(v *kritis.IntOrString, n int) (count int, distinct bool, err error)
 	count, err = strconv.Atoi(string(*v))
 	switch {
 	case err != nil:
-		return n, false, fmt.Errorf("want All, Any or a number, not %q", string(*v))
+		return n, false, fmt.Errorf("want All, Any or a number, not %.80q", string(*v))
 	case count < 1:
 		return n, false, fmt.Errorf("%d is less than 1", count)
 	case count > n:

@@ -1,0 +1,306 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	"github.com/containerd/nri/pkg/net/multiplex"
+	"github.com/containerd/ttrpc"
+
+	"github.com/horkos/horkos/gate"
+)
+
+// runtime is the other end of the socket, of which a test decides each step.
+type runtime struct {
+	t       *testing.T
+	socket  string
+	plugins chan *peer // those that registered
+}
+
+// peer is a plugin as the runtime sees it.
+type peer struct {
+	api.PluginService
+	name string
+	mux  multiplex.Mux
+}
+
+func startRuntime(t *testing.T) *runtime {
+	t.Helper()
+	r := &runtime{t: t, socket: filepath.Join(t.TempDir(), "s"), plugins: make(chan *peer, 16)}
+	listener, err := net.Listen("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			r.serve(conn)
+		}
+	}()
+	return r
+}
+
+func (r *runtime) serve(conn net.Conn) {
+	mux := multiplex.Multiplex(conn)
+	r.t.Cleanup(func() { mux.Close() })
+	toPlugin, err1 := mux.Open(multiplex.PluginServiceConn)
+	fromPlugin, err2 := mux.Listen(multiplex.RuntimeServiceConn)
+	server, err3 := ttrpc.NewServer()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		r.t.Error(err)
+		return
+	}
+	p := &peer{PluginService: api.NewPluginClient(ttrpc.NewClient(toPlugin)), mux: mux}
+	api.RegisterRuntimeService(server, registry{p, r.plugins})
+	go func() { _ = server.Serve(context.Background(), fromPlugin) }()
+}
+
+// registry takes registrations.
+type registry struct {
+	peer    *peer
+	plugins chan<- *peer
+}
+
+func (r registry) RegisterPlugin(_ context.Context, req *api.RegisterPluginRequest) (*api.Empty, error) {
+	r.peer.name = req.PluginIdx + "-" + req.PluginName
+	r.plugins <- r.peer
+	return &api.Empty{}, nil
+}
+
+func (registry) UpdateContainers(context.Context, *api.UpdateContainersRequest) (*api.UpdateContainersResponse, error) {
+	return &api.UpdateContainersResponse{}, nil
+}
+
+// configure does it as containerd of that version, with a request timeout of 8 s.
+func (p *peer) configure(t *testing.T, version string) (*api.ConfigureResponse, error) {
+	return p.Configure(t.Context(), &api.ConfigureRequest{RuntimeName: "containerd", RuntimeVersion: version, NRIVersion: "v0.12.3",
+		RegistrationTimeout: 5000, RequestTimeout: 8000})
+}
+
+// start runs a plugin at the runtime; the returned function ends it, and waits for it.
+func (r *runtime) start(node *fakeNode, mode gate.Mode) (p *Plugin, stop func()) {
+	r.t.Helper()
+	p = node.plugin(r.t, func(o *Options) { o.Socket, o.Shell.Mode = r.socket, mode })
+	ctx, cancel := context.WithCancel(r.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	stop = func() {
+		r.t.Helper()
+		cancel()
+		if err := receive(r.t, done); !errors.Is(err, context.Canceled) {
+			r.t.Errorf("Run ended with %v", err)
+		}
+	}
+	return p, stop
+}
+
+// becomes waits for a state.
+func (f *fakeNode) becomes(t *testing.T, want func(State) bool) State {
+	t.Helper()
+	for {
+		if s := receive(t, f.states); want(s) {
+			return s
+		}
+	}
+}
+
+func TestThePluginRegistersUnderANameForEachMode(t *testing.T) {
+	for mode, name := range map[gate.Mode]string{gate.Enforce: "99-horkos", gate.Audit: "99-horkos-audit"} {
+		t.Run(string(mode), func(t *testing.T) {
+			r := startRuntime(t)
+			_, stop := r.start(&fakeNode{}, mode)
+			defer stop()
+			if p := receive(t, r.plugins); p.name != name {
+				t.Errorf("registered as %s, want %s", p.name, name)
+			}
+		})
+	}
+}
+
+func TestThePluginIsReadyWhenItWasSynchronised(t *testing.T) {
+	r, node := startRuntime(t), &fakeNode{}
+	p, stop := r.start(node, gate.Enforce)
+	peer := receive(t, r.plugins)
+	response, err := peer.configure(t, "2.4.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if policy := response.GetFailurePolicy(); !policy.GetFailRequest() || !policy.GetKeepConnected() {
+		t.Errorf("the failure policy is %v", policy)
+	}
+	events := api.EventMask(response.GetEvents())
+	if !events.IsSet(api.Event_VALIDATE_CONTAINER_ADJUSTMENT) {
+		t.Errorf("subscribed to %s", events.PrettyString())
+	}
+	node.becomes(t, func(s State) bool { return s.Connected && !s.Synchronized && s.Problem != "" })
+	if d := p.deadline(); d != 2*time.Second {
+		t.Errorf("the deadline is %s, want a quarter of the runtime's 8 s", d)
+	}
+
+	sync := &api.SynchronizeRequest{
+		Pods:       []*api.PodSandbox{{Id: "pod", Namespace: "shop"}},
+		Containers: []*api.Container{{Id: "container", PodSandboxId: "pod"}},
+	}
+	for range 2 { // a second time changes nothing
+		if _, err := peer.Synchronize(t.Context(), sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	node.becomes(t, func(s State) bool { return s == State{Connected: true, Synchronized: true} })
+	if want := sync.Pods[0].SizeVT() + sync.Containers[0].SizeVT(); p.budget.total != want || p.budget.spaces["shop"] != want {
+		t.Errorf("the budget is %d, want %d", p.budget.total, want)
+	}
+	stop()
+	if s := p.State(); s.Connected || s.Synchronized {
+		t.Errorf("stopped, the state is %+v", s)
+	}
+}
+
+func TestAnEnforcingGateRefusesARuntimeWithoutValidators(t *testing.T) {
+	r, node := startRuntime(t), &fakeNode{}
+	_, stop := r.start(node, gate.Enforce)
+	defer stop()
+	for range 2 { // it comes back, in vain
+		if _, err := receive(t, r.plugins).configure(t, "2.1.4"); err == nil {
+			t.Fatal("it agreed to be configured")
+		}
+		node.becomes(t, func(s State) bool { return !s.Connected && strings.Contains(s.Problem, ErrCannotEnforce.Error()) })
+	}
+}
+
+func TestAnAuditingGateTakesAnyRuntime(t *testing.T) {
+	r := startRuntime(t)
+	_, stop := r.start(&fakeNode{}, gate.Audit)
+	defer stop()
+	if _, err := receive(t, r.plugins).configure(t, "1.7.0"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestThePluginComesBackWheneverTheRuntimeGoes(t *testing.T) {
+	configured := func(p *peer, t *testing.T) {
+		if _, err := p.configure(t, "2.4.2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name  string
+		until func(*peer, *testing.T)
+	}{
+		{"after the registration", func(*peer, *testing.T) {}},
+		{"after the configuration", configured},
+		{"after the synchronisation", func(p *peer, t *testing.T) {
+			configured(p, t)
+			if _, err := p.Synchronize(t.Context(), &api.SynchronizeRequest{}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := startRuntime(t)
+			_, stop := r.start(&fakeNode{}, gate.Enforce)
+			defer stop()
+			for range 3 {
+				p := receive(t, r.plugins)
+				tt.until(p, t)
+				p.mux.Close()
+			}
+			receive(t, r.plugins)
+		})
+	}
+}
+
+func TestThePluginStopsAtOnceWhateverTheRuntimeOwesIt(t *testing.T) {
+	t.Run("before there is a runtime", func(t *testing.T) {
+		r := &runtime{t: t, socket: filepath.Join(t.TempDir(), "none")}
+		node := &fakeNode{}
+		_, stop := r.start(node, gate.Enforce)
+		node.becomes(t, func(s State) bool { return s.Problem != "" })
+		stop()
+	})
+	t.Run("before it is configured", func(t *testing.T) {
+		r := startRuntime(t)
+		_, stop := r.start(&fakeNode{}, gate.Enforce)
+		receive(t, r.plugins)
+		stop()
+	})
+	t.Run("before it is synchronised", func(t *testing.T) {
+		r := startRuntime(t)
+		_, stop := r.start(&fakeNode{}, gate.Enforce)
+		if _, err := receive(t, r.plugins).configure(t, "2.4.2"); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+	})
+}
+
+func TestThePluginStaysAwayWhileItMayNotRegister(t *testing.T) {
+	r, node := startRuntime(t), &fakeNode{}
+	asked := make(chan struct{}, 16)
+	may := make(chan struct{})
+	p := node.plugin(t, func(o *Options) {
+		o.Socket = r.socket
+		o.Before = func(context.Context) error {
+			asked <- struct{}{}
+			select {
+			case <-may:
+				return nil
+			default:
+				return errors.New("an object is too large")
+			}
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	node.becomes(t, func(s State) bool { return s == State{Problem: "an object is too large"} })
+	receive(t, asked)
+	receive(t, asked)
+	if len(r.plugins) > 0 {
+		t.Error("it registered")
+	}
+	close(may)
+	receive(t, r.plugins)
+	cancel()
+	receive(t, done)
+}
+
+func TestOnlyContainerd22AndLaterCanEnforce(t *testing.T) {
+	tests := []struct {
+		runtime, version string
+		can              bool
+	}{
+		{"containerd", "2.2.0", true},
+		{"containerd", "v2.2.0", true},
+		{"containerd", "2.4.2+unknown", true},
+		{"containerd", "2.2.0-rc.1", true},
+		{"containerd", "2.10.0", true},
+		{"containerd", "3.0.0", true},
+		{"containerd", "2.1.9", false},
+		{"containerd", "1.7.28", false},
+		{"containerd", "1.10.0", false},
+		{"containerd", "", false},
+		{"containerd", "2", false},
+		{"containerd", "unknown", false},
+		{"containerd", "2.x.1", false},
+		{"cri-o", "1.34.0", false},
+		{"", "2.4.2", false},
+	}
+	for _, tt := range tests {
+		err := CanEnforce(tt.runtime, tt.version)
+		if tt.can && err != nil || !tt.can && !errors.Is(err, ErrCannotEnforce) {
+			t.Errorf("%q %q: %v", tt.runtime, tt.version, err)
+		}
+	}
+}
