@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -298,31 +297,6 @@ func (f *fixture) revision() string {
 	}
 	f.Fatal("no revision among the metrics")
 	return ""
-}
-
-// admittedImages are the images, as written, of containers that the gate admitted.
-func (f *fixture) admittedImages() map[string]int {
-	f.Helper()
-	records, err := f.node.Audit()
-	if err != nil {
-		f.Fatal(err)
-	}
-	admitted := make(map[string]int)
-	for _, r := range records {
-		if r.Admitted && r.Container != "" {
-			admitted[r.Image]++
-		}
-	}
-	return admitted
-}
-
-// pretty is for failure messages.
-func pretty(v any) string {
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Sprint(v)
-	}
-	return string(text)
 }
 
 // errNotYet is for conditions that are waited for.
