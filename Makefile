@@ -31,7 +31,7 @@ build: ## bin/horkos and bin/horkos-node, static
 
 # The real components. A family is built when its pins are newer than its binaries.
 .PHONY: tools
-tools: $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc $(TOOLS)/containerd-2.2/containerd $(TOOLS)/kubelet $(TOOLS)/staticcheck ## containerd, runc, kubelet and the linter, into bin/tools (minutes, once)
+tools: $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc $(TOOLS)/containerd-2.2/containerd $(TOOLS)/kubelet $(TOOLS)/staticcheck $(TOOLS)/nrihost-0.12.5 $(TOOLS)/nrihost-0.12.3 ## containerd, runc, kubelet and the linter, into bin/tools (minutes, once)
 
 pins = integration/tools/$(1)/go.mod integration/tools/$(1)/go.sum
 
@@ -59,6 +59,19 @@ $(TOOLS)/staticcheck: $(call pins,lint)
 	@integration/tools/build lint $(TOOLS)
 	@touch $@
 
+# One program over two releases of NRI's own package: what runtimes are built of.
+nrihost_sources := $(addprefix integration/tools/nri/,main.go go.mod go.sum go-0.12.3.mod go-0.12.3.sum)
+
+$(TOOLS)/nrihost-0.12.5: $(nrihost_sources)
+	@mkdir -p $(TOOLS)
+	@cd integration/tools/nri && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ .
+	@touch $@
+
+$(TOOLS)/nrihost-0.12.3: $(nrihost_sources)
+	@mkdir -p $(TOOLS)
+	@cd integration/tools/nri && CGO_ENABLED=0 $(GO) build -trimpath -modfile=go-0.12.3.mod -ldflags '-s -w' -o $(CURDIR)/$@ .
+	@touch $@
+
 # What the harness adds: the program in its images, and runc's stand-in.
 $(TOOLS)/pause $(TOOLS)/runtime: $(TOOLS)/%: integration/harness/%/main.go
 	@mkdir -p $(TOOLS)
@@ -67,7 +80,7 @@ $(TOOLS)/pause $(TOOLS)/runtime: $(TOOLS)/%: integration/harness/%/main.go
 
 # exec, so that Ctrl-C reaches the demo and make waits for it to clean up.
 .PHONY: demo
-demo: build tools ## a node that refuses, on a real containerd: a story of a minute (root)
+demo: build $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc ## a node that refuses, on a real containerd: a story of a minute (root)
 	@$(GO) build -trimpath -o $(BIN)/demo ./integration/demo
 	@exec $(BIN)/demo
 

@@ -132,8 +132,8 @@ func (c *Config) Complete() error {
 	if c.MaxSpecBytes < 1<<10 || c.MaxSpecBytes > plugin.MaxObjectBytes {
 		bad("--max-spec-bytes: want %d to %d, not %d", 1<<10, plugin.MaxObjectBytes, c.MaxSpecBytes)
 	}
-	if c.MaxSyncBytes < 64<<10 || c.MaxSyncBytes > 8<<20 {
-		bad("--max-sync-bytes: want %d to %d, not %d", 64<<10, 8<<20, c.MaxSyncBytes)
+	if c.MaxSyncBytes < 64<<10 || c.MaxSyncBytes > 4<<20 {
+		bad("--max-sync-bytes: want %d to %d, not %d", 64<<10, 4<<20, c.MaxSyncBytes)
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		bad("--log-format: want text or json, not %q", c.LogFormat)

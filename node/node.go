@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ type Node struct {
 	index    *containerd.Index
 	plugin   *plugin.Plugin
 	service  *service
+	swept    chan struct{} // told when there is something to sweep
 
 	mu    sync.Mutex
 	stale string // why the policies in force are not the newest
@@ -56,12 +58,13 @@ type Node struct {
 // Run runs the daemon until the context ends. It returns an error when it cannot start
 // or a part of it fails for good; a runtime that is not there yet is waited for.
 func Run(ctx context.Context, config Config, version string, log *slog.Logger) error {
-	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
-		return fmt.Errorf("make the state folder: %w", err)
+	lock, err := ownState(config.StateDir)
+	if err != nil {
+		return err
 	}
-	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory()}
+	defer lock.Close()
+	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory(), swept: make(chan struct{}, 1)}
 	n.decider = verifier.Decider{Default: config.defaultAction(), Sources: []evidence.Question{{Source: folderSource}}}
-	var err error
 	if n.floor, err = openFloor(config.Floor, log); err != nil {
 		return err
 	}
@@ -94,7 +97,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		Before: n.mayRegister, Changed: func(plugin.State) { n.service.Changed() },
 		Now: time.Now, Log: log,
 	})
-	n.service = newService(n.problems, n.probe)
+	n.service = newService(n.problems, func() bool { return n.plugin.State().Synchronized }, n.probe)
 
 	group, ctx := errgroup.WithContext(ctx)
 	if config.HealthAddress != "" {
@@ -109,6 +112,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	group.Go(func() error { return folder.Run(ctx, n.take) })
 	group.Go(func() error { return n.prefetch.Run(ctx) })
 	group.Go(func() error { return n.index.Run(ctx) })
+	group.Go(func() error { return n.sweepOnChange(ctx) })
 	group.Go(func() error { return n.plugin.JudgeSandboxes(ctx) })
 	group.Go(func() error {
 		if err := n.start(ctx); err != nil {
@@ -126,13 +130,8 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 // take puts the objects of the folder in force.
 func (n *Node) take(set crds.Set) {
 	attestations, ignored := source.Records(set.Objects)
-	for _, i := range ignored {
-		n.log.Warn("an attestation is ignored", "object", i.Object, "source", i.Source, "problem", i.Message)
-	}
 	snap := policy.Compile(set)
-	for _, f := range snap.Findings() {
-		n.log.Warn("the policies have a problem", "object", f.Object, "source", f.Source, "problem", f.Message, "ignored", f.Ignored)
-	}
+	n.report(ignored, snap.Findings())
 	n.memory.Replace(folderSource, attestations)
 	n.snapshot.Store(snap)
 	n.shell.Metrics.InForce(snap.Revision())
@@ -140,16 +139,46 @@ func (n *Node) take(set crds.Set) {
 	n.stale = set.Stale
 	n.mu.Unlock()
 	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", len(set.Objects), "stale", set.Stale)
-	if n.index != nil {
-		n.sweep(n.running())
+	select {
+	case n.swept <- struct{}{}:
+	default:
+	}
+	if n.service != nil {
 		n.service.Changed()
+	}
+}
+
+// maxReported bounds what one change of the folder writes to the log.
+const maxReported = 20
+
+func (n *Node) report(ignored []source.Ignored, findings []policy.Finding) {
+	for _, i := range ignored[:min(len(ignored), maxReported)] {
+		n.log.Warn("an attestation is ignored", "object", i.Object, "source", i.Source, "problem", i.Message)
+	}
+	for _, f := range findings[:min(len(findings), maxReported)] {
+		n.log.Warn("the policies have a problem", "object", f.Object, "source", f.Source, "problem", f.Message, "ignored", f.Ignored)
+	}
+	if more := max(len(ignored)-maxReported, 0) + max(len(findings)-maxReported, 0); more > 0 {
+		n.log.Warn("there are more problems; horkos verify --policy FOLDER lists all", "more", more)
+	}
+}
+
+// sweepOnChange verifies signatures ahead whenever policies or attestations have changed.
+func (n *Node) sweepOnChange(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.swept:
+			n.sweep(n.running(ctx))
+		}
 	}
 }
 
 // running are the names of the images of the containers of the node. Not to know them
 // costs an order, nothing else.
-func (n *Node) running() []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+func (n *Node) running(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	inventory, err := n.client.Inventory(ctx, plugin.MaxObjectBytes)
 	if err != nil {
@@ -173,12 +202,17 @@ func (n *Node) decide(req *verifier.Request) verifier.Decision {
 	return n.decider.Decide(req, n.snapshot.Load(), n.memory)
 }
 
-// probe makes a decision about nothing that exists, through the whole of Decide and the
+// probe decides about an image that does not exist, through the whole of Decide and the
 // gate's shell, without I/O and counters.
 func (n *Node) probe() error {
-	req := &verifier.Request{Namespace: "horkos-probe", Time: time.Now(), Images: []verifier.Image{{Written: "probe", Unbound: "a probe is bound to nothing"}}}
-	if v := n.shell.Judge(req, n.decide(req)); v.Decision.Result != verifier.Unresolved {
-		return fmt.Errorf("the probe was %s", v.Decision.Result)
+	const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	req := &verifier.Request{Namespace: "horkos-probe", Time: time.Now(), Images: []verifier.Image{{
+		Written: "probe", Config: digest, Digests: []image.Digest{digest},
+		Candidates: []verifier.Candidate{{Repository: "horkos.invalid/probe", Digests: []image.Digest{digest}}},
+	}}}
+	v := n.shell.Judge(req, n.decide(req))
+	if v.Decision.Reason == verifier.Attested || v.Decision.Reason == verifier.Internal {
+		return fmt.Errorf("the probe was %s, %s", v.Decision.Result, v.Decision.Reason)
 	}
 	return nil
 }
@@ -186,7 +220,7 @@ func (n *Node) probe() error {
 // problems says why the node is not ready; none means that it gates.
 func (n *Node) problems() []string {
 	n.mu.Lock()
-	stale := n.stale
+	stale, away := n.stale, n.away
 	n.mu.Unlock()
 	var all []string
 	if stale != "" {
@@ -195,11 +229,11 @@ func (n *Node) problems() []string {
 	if p := n.floor.Problem(); p != "" {
 		all = append(all, "floor: "+p)
 	}
+	if !n.index.Ready() {
+		all = append(all, "images: containerd's records are not followed at "+n.config.ContainerdAddress)
+	}
 	if s := n.plugin.State(); !s.Synchronized {
-		problem := s.Problem
-		if problem == "" {
-			problem = "not registered with the runtime yet"
-		}
+		problem := cmp.Or(away, s.Problem, "not registered with the runtime yet")
 		all = append(all, "runtime: "+problem)
 	}
 	return all
@@ -210,17 +244,27 @@ func (n *Node) mayRegister(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	err := n.ready(ctx)
+	n.stayAway(err)
+	return err
+}
+
+// stayAway reports why the plugin is kept from the runtime, once for each reason.
+func (n *Node) stayAway(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if text != n.away && text != "" {
+	changed := text != n.away
+	n.away = text
+	n.mu.Unlock()
+	if !changed {
+		return
+	}
+	if text != "" {
 		n.log.Warn("the gate stays away from the runtime", "problem", text)
 	}
-	n.away = text
-	return err
+	n.service.Changed()
 }
 
 func (n *Node) ready(ctx context.Context) error {
@@ -239,7 +283,25 @@ func (n *Node) ready(ctx context.Context) error {
 			plugin.MaxObjectBytes, strings.Join(inventory.Large, ", "))
 	}
 	n.sweep(inventory.Images)
+	n.settleRunning(ctx, inventory.Images)
 	return nil
+}
+
+// settleFor is how long registering waits for the signatures about images that run.
+// Nothing is created meanwhile; what is not verified then is refused at first, and the
+// kubelet tries again only ten seconds later.
+const settleFor = 300 * time.Millisecond
+
+// settleRunning has the signatures about the images of the node's containers verified before the first create.
+func (n *Node) settleRunning(ctx context.Context, images []string) {
+	n.prefetch.Want(questions(n.decider.Sources, n.index.Named(images)))
+	limit := time.NewTimer(settleFor)
+	defer limit.Stop()
+	select {
+	case <-n.prefetch.Answered():
+	case <-limit.C:
+	case <-ctx.Done():
+	}
 }
 
 // pauseOnFloor says which line the floor lacks: without the image that containerd pins
@@ -261,6 +323,9 @@ func (n *Node) pauseOnFloor(ctx context.Context) error {
 	if len(lines) == 0 && n.floor.Floor().Len() > 0 {
 		return nil // not pulled yet: containerd pulls it with the first pod, and it is judged then
 	}
+	if len(lines) == 0 {
+		return fmt.Errorf("%w: %s holds no digest; crictl pull the pause image of containerd's configuration, and start again to see its line", errNoPause, n.config.Floor)
+	}
 	slices.Sort(lines)
 	return fmt.Errorf("%w; when the digest is the one you expect (any pod's pull can move the tag), add to %s: %s",
 		errNoPause, n.config.Floor, strings.Join(lines, " or "))
@@ -280,6 +345,7 @@ func (n *Node) start(ctx context.Context) error {
 		if err == nil || errors.Is(err, errNoPause) || errors.Is(err, plugin.ErrCannotEnforce) {
 			return err
 		}
+		n.stayAway(fmt.Errorf("ask containerd at %s: %w", n.config.ContainerdAddress, err))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -23,12 +23,14 @@ type prefetch struct {
 	mu      sync.Mutex
 	waiting map[evidence.Question]bool
 	queue   []evidence.Question
+	done    map[int]chan struct{} // to be closed when that many of the queue are answered; see Answered
+	taken   int
 	sweep   []evidence.Question
 	wake    chan struct{}
 }
 
 func newPrefetch(ev verifier.Evidence, snapshot func() *policy.Snapshot) *prefetch {
-	return &prefetch{evidence: ev, snapshot: snapshot, waiting: make(map[evidence.Question]bool), wake: make(chan struct{}, 1)}
+	return &prefetch{evidence: ev, snapshot: snapshot, waiting: make(map[evidence.Question]bool), done: make(map[int]chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 // Want has questions answered soon. It does not wait.
@@ -43,6 +45,18 @@ func (p *prefetch) Want(questions []evidence.Question) {
 	}
 	p.mu.Unlock()
 	p.poke()
+}
+
+// Answered is closed when all that is wanted by now is answered.
+func (p *prefetch) Answered() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.taken + len(p.queue)
+	if p.done[last] == nil {
+		p.done[last] = make(chan struct{})
+	}
+	p.poke()
+	return p.done[last]
 }
 
 // Sweep has questions answered when nothing is wanted, in place of those of the sweep before.
@@ -63,9 +77,14 @@ func (p *prefetch) poke() {
 func (p *prefetch) next() (evidence.Question, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c := p.done[p.taken]; c != nil { // the one before is answered when the next is asked for
+		close(c)
+		delete(p.done, p.taken)
+	}
 	if len(p.queue) > 0 {
 		q := p.queue[0]
 		p.queue = p.queue[1:]
+		p.taken++
 		delete(p.waiting, q)
 		return q, true
 	}

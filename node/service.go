@@ -13,12 +13,13 @@ import (
 // STATUS on every change, and the watchdog as long as a decision can be made.
 type service struct {
 	problems func() []string
+	gated    func() bool // the runtime asks the gate
 	probe    func() error
 	changed  chan struct{}
 }
 
-func newService(problems func() []string, probe func() error) *service {
-	return &service{problems: problems, probe: probe, changed: make(chan struct{}, 1)}
+func newService(problems func() []string, gated func() bool, probe func() error) *service {
+	return &service{problems: problems, gated: gated, probe: probe, changed: make(chan struct{}, 1)}
 }
 
 // Changed has the state told again soon. It does not wait.
@@ -43,16 +44,17 @@ func (s *service) Run(ctx context.Context) error {
 	defer tick.Stop()
 	ready := false
 	for {
-		if problems := s.problems(); len(problems) == 0 {
-			state := "STATUS=gating"
-			if !ready {
-				state = daemon.SdNotifyReady + "\n" + state
-				ready = true
-			}
-			s.notify(state)
-		} else {
-			s.notify("STATUS=not ready: " + strings.ReplaceAll(strings.Join(problems, "; "), "\n", " "))
+		state := "STATUS=gating"
+		if problems := s.problems(); len(problems) > 0 {
+			state = "STATUS=not ready: " + strings.ReplaceAll(strings.Join(problems, "; "), "\n", " ")
 		}
+		// What else is wrong, policies that are kept for want of newer ones, say, must not
+		// hold back the kubelet, which waits for READY: the gate decides.
+		if !ready && s.gated() {
+			state = daemon.SdNotifyReady + "\n" + state
+			ready = true
+		}
+		s.notify(state)
 		select {
 		case <-ctx.Done():
 			s.notify(daemon.SdNotifyStopping)

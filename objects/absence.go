@@ -2,6 +2,7 @@ package objects
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/crds/horkos"
@@ -11,33 +12,26 @@ import (
 // vanished is the rule that absence is not permission: an origin that enforced something
 // and holds no policy at all any more is not believed, and its last objects stay in force
 // until policies come back. To stop on purpose, an operator sets policies to Audit first.
+// Revocations stand for themselves: an origin may hold nothing else.
 func vanished(last, now []crds.Object) bool {
-	return enforces(last) && !holdsPolicy(now)
+	if slices.ContainsFunc(now, isPolicy) {
+		return false
+	}
+	return slices.ContainsFunc(last, demands) || (slices.ContainsFunc(last, revokes) && !slices.ContainsFunc(now, revokes))
 }
 
-// enforces tells whether anything among the objects refuses images: a policy that is not
-// Warn or Audit, or a revocation. What cannot be read counts.
+// enforces tells whether anything among the objects refuses images.
 func enforces(objects []crds.Object) bool {
-	for i := range objects {
-		o := &objects[i]
-		if o.Kind == horkos.KindImageRevocation || (isPolicy(o) && !onlyReports(o)) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(objects, revokes) || slices.ContainsFunc(objects, demands)
 }
 
-func holdsPolicy(objects []crds.Object) bool {
-	for i := range objects {
-		if isPolicy(&objects[i]) {
-			return true
-		}
-	}
-	return false
-}
+// demands tells whether an object is a policy that is not Warn or Audit. What cannot be read counts.
+func demands(o crds.Object) bool { return isPolicy(o) && !onlyReports(o) }
+
+func revokes(o crds.Object) bool { return o.Kind == horkos.KindImageRevocation }
 
 // isPolicy tells whether an object says what must be attested. A kind that is not known may.
-func isPolicy(o *crds.Object) bool {
+func isPolicy(o crds.Object) bool {
 	switch o.Kind {
 	case kritis.KindGenericAttestationPolicy, kritis.KindImageSecurityPolicy,
 		horkos.KindClusterAttestationPolicy, crds.KindTrustPolicy:
@@ -48,7 +42,7 @@ func isPolicy(o *crds.Object) bool {
 
 // onlyReports tells whether a policy is sure to refuse nothing. It looks at the object as
 // it was written: policies of kinds that are not built yet have no other form.
-func onlyReports(o *crds.Object) bool {
+func onlyReports(o crds.Object) bool {
 	var policy struct {
 		Spec struct {
 			Enforcement string `json:"enforcement"`

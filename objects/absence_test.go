@@ -197,8 +197,38 @@ func TestOnlyReportsLooksAtTheObjectAsWritten(t *testing.T) {
 		if err != nil || len(objects) != 1 {
 			t.Fatalf("Decode: %v", err)
 		}
-		if got := onlyReports(&objects[0]); got != want {
+		if got := onlyReports(objects[0]); got != want {
 			t.Errorf("got %v, want %v of %s", got, want, text)
 		}
 	}
+}
+
+const revokingMore = `{apiVersion: horkos.dev/v1alpha1, kind: ImageRevocation, metadata: {name: more}, spec: {digests: ["sha256:2222222222222222222222222222222222222222222222222222222222222222"]}}`
+
+func TestRevocationsMayBeAllThatAFolderHolds(t *testing.T) {
+	b := newBench(t)
+	b.write("a.yaml", revoking)
+	b.open()
+	b.write("b.yaml", revokingMore)
+	want := []string{isRevocation, "ImageRevocation more"}
+	b.wants("after a second revocation", b.settled(), want...)
+	b.wants("after a restart", b.open(), want...)
+	b.remove("a.yaml")
+	b.wants("after the first was withdrawn", b.settled(), "ImageRevocation more")
+	b.remove("b.yaml")
+	b.wants("after the last was withdrawn", b.settled(), "ImageRevocation more", "stale")
+}
+
+func TestARevocationTakesForceWhilePoliciesAreAbsent(t *testing.T) {
+	b := newBench(t)
+	b.write("a.yaml", enforcing)
+	held := brief(b.open())
+	b.remove("a.yaml")
+	b.settled()
+	b.write("b.yaml", revokingMore)
+	want := append(held[:len(held):len(held)], "ImageRevocation more", "stale")
+	b.wants("at once", b.settled(), want...)
+	b.wants("after a restart", b.open(), want...)
+	b.remove("b.yaml")
+	b.wants("after it is gone as well", b.settled(), want...)
 }

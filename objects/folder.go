@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/horkos/horkos/crds"
@@ -141,12 +142,14 @@ func (f *Folder) judge() {
 	switch {
 	case f.found.trouble != "":
 		stale = f.found.trouble
-	case f.unproven != "" && !holdsPolicy(next.objects(false)):
+	case f.unproven != "" && !slices.ContainsFunc(next.objects(false), isPolicy):
 		f.held = next // beside the fault that set adds
 	// A broken file still stands for the policies it held. Once they are kept in force
 	// because of absence it does not: the kept policies are the better answer.
 	case vanished(f.held.objects(true), next.objects(!f.absent)):
-		f.unkept = f.unkept || !f.absent
+		held, more := f.held.withRevocations(next)
+		f.held = held
+		f.unkept = f.unkept || !f.absent || more
 		f.absent = true
 		stale = f.absence()
 	default:

@@ -37,6 +37,28 @@ func (last held) next(now map[string]content) held {
 	return next
 }
 
+// withRevocations adds the revocations found now to what stays in force, since they can
+// only tighten, and tells whether there were any more.
+func (last held) withRevocations(now held) (with held, more bool) {
+	known := make(map[string]bool)
+	for _, o := range last.objects(true) {
+		known[string(o.Canonical())] = true
+	}
+	with = maps.Clone(last)
+	for name, file := range now {
+		for _, o := range file.objects {
+			if !revokes(o) || known[string(o.Canonical())] {
+				continue
+			}
+			f := with[name]
+			f.objects = append(slices.Clone(f.objects), o)
+			with[name] = f
+			more = true
+		}
+	}
+	return with, more
+}
+
 // objects are those of all files, with the last ones of files that are a fault, or without.
 func (h held) objects(withFaulty bool) []crds.Object {
 	var objects []crds.Object
@@ -60,7 +82,7 @@ func (h held) set(path func(name string) string) crds.Set {
 		message := strings.TrimPrefix(f.fault, path(name)+": ")
 		set.Faults = append(set.Faults, crds.Fault{Source: path(name), Namespaces: governed(f.objects), Message: message})
 		for _, o := range f.objects {
-			if o.Kind == horkos.KindImageRevocation {
+			if revokes(o) {
 				set.Objects = append(set.Objects, o)
 			}
 		}

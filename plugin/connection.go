@@ -21,13 +21,13 @@ type connection struct {
 	stub  stub.Stub
 	trunk *trunk
 
+	asked      mark // for its configuration, by the runtime or by end
 	configured mark
 	synced     mark
-	over       mark // set when the connection is given up
 }
 
 func newConnection(p *Plugin) (*connection, error) {
-	c := &connection{Plugin: p, trunk: newTrunk(), configured: newMark(), synced: newMark(), over: newMark()}
+	c := &connection{Plugin: p, trunk: newTrunk(), asked: newMark(), configured: newMark(), synced: newMark()}
 	var err error
 	c.stub, err = stub.New(c,
 		stub.WithPluginName(p.name()),
@@ -98,24 +98,21 @@ func (c *connection) watch(ctx context.Context, done mark) error {
 // end to be configured, also when the runtime is gone by then; a configuration that is
 // refused ends that.
 func (c *connection) end(done mark) {
-	c.over.set()
 	select {
 	case <-done.c:
 		return
 	case <-c.trunk.used.c: // before, it does not wait yet
 	}
-	if !c.configured.isSet() {
-		if service, ok := c.stub.(api.PluginService); ok {
-			_, _ = service.Configure(context.Background(), &api.ConfigureRequest{})
-		}
+	if service, ok := c.stub.(api.PluginService); ok && c.asked.set() {
+		go func() { _, _ = service.Configure(context.Background(), &api.ConfigureRequest{}) }()
 	}
 	<-done.c
 }
 
 // Configure refuses to enforce at a runtime that cannot be made to fail closed.
 func (c *connection) Configure(_ context.Context, _, runtime, version string) (api.EventMask, error) {
-	if c.over.isSet() {
-		return 0, errors.New("the connection is given up")
+	if !c.asked.set() {
+		return 0, errors.New("the connection is given up, or was configured")
 	}
 	if c.Shell.Mode == gate.Enforce {
 		if err := CanEnforce(runtime, version); err != nil {
@@ -143,13 +140,11 @@ type mark struct {
 
 func newMark() mark { return mark{c: make(chan struct{}), once: new(sync.Once)} }
 
-func (m mark) set() { m.once.Do(func() { close(m.c) }) }
-
-func (m mark) isSet() bool {
-	select {
-	case <-m.c:
-		return true
-	default:
-		return false
-	}
+// set tells whether it was the first to set it.
+func (m mark) set() (first bool) {
+	m.once.Do(func() {
+		close(m.c)
+		first = true
+	})
+	return first
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func startRuntime(t *testing.T) *runtime {
 }
 
 func (r *runtime) serve(conn net.Conn) {
-	mux := multiplex.Multiplex(conn)
+	mux := multiplex.Multiplex(conn, multiplex.WithBlockedRead()) // or it drops what comes before Listen
 	r.t.Cleanup(func() { mux.Close() })
 	toPlugin, err1 := mux.Open(multiplex.PluginServiceConn)
 	fromPlugin, err2 := mux.Listen(multiplex.RuntimeServiceConn)
@@ -63,6 +64,7 @@ func (r *runtime) serve(conn net.Conn) {
 	p := &peer{PluginService: api.NewPluginClient(ttrpc.NewClient(toPlugin)), mux: mux}
 	api.RegisterRuntimeService(server, registry{p, r.plugins})
 	go func() { _ = server.Serve(context.Background(), fromPlugin) }()
+	mux.Unblock()
 }
 
 // registry takes registrations.
@@ -100,8 +102,28 @@ func (r *runtime) start(node *fakeNode, mode gate.Mode) (p *Plugin, stop func())
 		if err := receive(r.t, done); !errors.Is(err, context.Canceled) {
 			r.t.Errorf("Run ended with %v", err)
 		}
+		noStubRuns(r.t)
 	}
 	return p, stop
+}
+
+// noStubRuns waits until no goroutine is left in a stub.
+func noStubRuns(t *testing.T) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	var stacks strings.Builder
+	for range 5000 {
+		stacks.Reset()
+		if err := pprof.Lookup("goroutine").WriteTo(&stacks, 1); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(stacks.String(), "nri/pkg/stub.") {
+			return
+		}
+		<-tick.C
+	}
+	t.Errorf("goroutines of a stub are left:\n%s", stacks.String())
 }
 
 // becomes waits for a state.
@@ -174,8 +196,8 @@ func TestAnEnforcingGateRefusesARuntimeWithoutValidators(t *testing.T) {
 		if _, err := receive(t, r.plugins).configure(t, "2.1.4"); err == nil {
 			t.Fatal("it agreed to be configured")
 		}
-		node.becomes(t, func(s State) bool { return !s.Connected && strings.Contains(s.Problem, ErrCannotEnforce.Error()) })
 	}
+	node.becomes(t, func(s State) bool { return !s.Connected && strings.Contains(s.Problem, ErrCannotEnforce.Error()) })
 }
 
 func TestAnAuditingGateTakesAnyRuntime(t *testing.T) {

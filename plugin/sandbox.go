@@ -3,12 +3,14 @@ package plugin
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/containerd/nri/pkg/api"
 
 	"github.com/horkos/horkos/gate"
 	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/image"
 )
 
 // pauses remembers which sandboxes run a pause image that the floor vouches for. The
@@ -148,7 +150,8 @@ func (p *Plugin) refusedPause(ctx context.Context, pod *api.PodSandbox) *gate.Ve
 	dec := p.Decide(req)
 	if img.Unbound == "" && !dec.Images[0].FolderRevoked {
 		// Only the floor vouches for what a sandbox runs; policies are for containers.
-		dec = verifier.Refuse(req, verifier.Denied, verifier.NotAttested, "the sandbox runs a pause image that is not on the floor of this node")
+		dec = verifier.Refuse(req, verifier.Denied, verifier.NotAttested, "the sandbox's pause image "+string(slices.Concat(img.Digests, []image.Digest{"of an unknown digest"})[0])+
+			" is not on the floor of this node; its pause process had started by then, and no container starts beside it")
 	}
 	v := p.Shell.Conclude(subject(pod), req, dec, now)
 	if v.Admit {

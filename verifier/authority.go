@@ -84,14 +84,14 @@ func countOnce(checks []Check, searches []*search) {
 		}
 		return false
 	}
+	pending := slices.ContainsFunc(searches, func(s *search) bool { return s.keys != nil && s.pending })
 	for a := range checks {
 		check := &checks[a]
 		if check.Result != Allowed || assign(a, make(map[string]bool)) {
 			continue
 		}
 		check.Result, check.Reason, check.Detail = Denied, NotAttested, "it attested, with a key that counts for another authority"
-		if searches[a].pending {
-			// Another key of it may have attested.
+		if pending { // another key may have attested, and free this one
 			check.Result, check.Reason = Unresolved, EvidencePending
 		}
 	}
@@ -151,7 +151,7 @@ func (s *search) look(q evidence.Question) bool {
 	tried.each(s.authority, attestations, func(at *evidence.Attestation, env *attestation.Envelope, key *attestation.Key) bool {
 		return !s.try(q, at, env, key) || s.all
 	})
-	if tried.full() {
+	if tried.over {
 		s.not(Denied, NotAttested, "", "", "more attestations bear its key ids than are looked at")
 	}
 	return s.keys != nil

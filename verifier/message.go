@@ -162,6 +162,9 @@ func (d *ImageDecision) advice() string {
 	}
 	switch d.Reason {
 	case NotAttested, SignatureInvalid, WrongImage, AttestationExpired:
+		if len(d.Checks) == 0 {
+			return "" // refused for something that no attestation mends
+		}
 		for _, c := range d.Image.Candidates {
 			if len(c.Digests) > 0 {
 				command := "To attest it: horkos attest " + c.Repository + "@" + string(c.Digests[0])

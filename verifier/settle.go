@@ -3,23 +3,42 @@ package verifier
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/policy"
 )
 
-// Limits of the evidence about an image that is looked at for one authority, counted
-// after the filter by key and note, so that foreign evidence cannot crowd out the good.
+// Limits of the evidence about an image and of one source that is looked at for one
+// authority, counted after the filter by key and note, so that foreign evidence cannot
+// crowd out the good.
 const (
 	maxRead  = 256 // attestations
-	maxTried = 64  // envelopes
+	maxTried = 64  // envelopes; copies of one are one
 )
 
 // bounds counts what was looked at for one authority.
-type bounds struct{ read, tried int }
+type bounds struct {
+	read, tried int
+	sums        [maxTried][32]byte // of the envelopes tried
+	over        bool               // there is more than is looked at
+}
 
-func (b *bounds) full() bool { return b.read > maxRead || b.tried > maxTried }
+// try counts an envelope. It tells whether to look at it: not at a copy of one before,
+// and at none over the limit.
+func (b *bounds) try(env *attestation.Envelope) bool {
+	sum := env.Sum()
+	if slices.Contains(b.sums[:b.tried], sum) {
+		return false
+	}
+	if b.over = b.tried == maxTried; b.over {
+		return false
+	}
+	b.sums[b.tried] = sum
+	b.tried++
+	return true
+}
 
 // each calls visit for every envelope that an authority's keys could have made, under
 // every such key, until visit returns false or the bounds are reached. Deciding and
@@ -38,11 +57,17 @@ func (b *bounds) each(a *policy.Authority, attestations []evidence.Attestation, 
 				continue
 			}
 			if !counted {
+				if b.over = b.read == maxRead; b.over {
+					return
+				}
 				counted = true
 				b.read++
 			}
-			if b.tried++; b.full() {
-				return
+			if !b.try(env) {
+				if b.over {
+					return
+				}
+				continue
 			}
 			for _, key := range keys {
 				if !visit(at, env, key) {

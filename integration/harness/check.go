@@ -12,25 +12,28 @@ import (
 
 const modulePath = "github.com/horkos/horkos"
 
-// tools are the programs under bin/tools that a run may start.
-var tools = []string{
-	"containerd", "containerd-shim-runc-v2", "ctr", "runc", "runtime", "kubelet", "pause",
-	"containerd-2.2/containerd", "containerd-2.2/containerd-shim-runc-v2",
-}
+// The programs under bin/tools that a run may start: what every run needs, and what only tests do.
+var (
+	basicTools = []string{"containerd", "containerd-shim-runc-v2", "runc", "runtime", "pause"}
+	testTools  = []string{"ctr", "kubelet", "containerd-2.2/containerd", "containerd-2.2/containerd-shim-runc-v2",
+		"nrihost-0.12.3", "nrihost-0.12.5"}
+)
 
 // Check says whether the real components can run on this machine and with these
 // rights. It returns nil, or an error that names everything that is missing.
-func Check() error {
+func Check() error { return check(append(testTools, basicTools...)) }
+
+func check(tools []string) error {
 	var missing []error
 	if os.Geteuid() != 0 {
 		missing = append(missing, errors.New("the real components need root"))
 	} else {
 		missing = append(missing, checkMount(), checkCgroup())
 	}
-	return errors.Join(append(missing, checkTools())...)
+	return errors.Join(append(missing, checkTools(tools))...)
 }
 
-func checkTools() error {
+func checkTools(tools []string) error {
 	root, err := findRoot()
 	if err != nil {
 		return err

@@ -79,13 +79,14 @@ func (r *Run) Close() error {
 	return nil
 }
 
-// Program runs body in a new run, for a program rather than a test. SIGINT, SIGTERM
+// Program runs body in a new run, for a program rather than a test: it needs containerd,
+// runc and the images' program, and no more. SIGINT, SIGTERM
 // and SIGHUP end the context of body; however body ends, the run is closed before
 // Program returns. The errors of both are joined.
 func Program(body func(ctx context.Context, run *Run) error) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := Check(); err != nil {
+	if err := check(basicTools); err != nil {
 		return err
 	}
 	run, err := NewRun()

@@ -1,7 +1,9 @@
 package suites
 
 import (
+	"encoding/base64"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -102,19 +104,22 @@ func TestTenThousandForeignAttestationsDoNotHideTheGoodOne(t *testing.T) {
 	good := f.push(cart+":1", harness.Image{Seed: "good"})
 	other := newKey(t)
 	foreign := attested(t, other, good.Repository, good.Digest)
-	garbage := strings.Replace(foreign, "serializedPayload: ", "serializedPayload: AAAA", 1)
+	ours := attested(t, f.release, good.Repository, good.Digest) // its key id, over payloads that do not parse
 	var b strings.Builder
 	for i := range 10_000 {
 		if i%2 == 0 {
 			b.WriteString(foreign)
-		} else {
-			b.WriteString(garbage)
+			continue
 		}
+		garbage := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "not a payload %d", i))
+		b.WriteString(payloadField.ReplaceAllString(ours, "serializedPayload: "+garbage+","))
 	}
 	f.policy("a-flood.yaml", b.String())
 	f.policy("z-good.yaml", attested(t, f.release, good.Repository, good.Digest))
 	f.created(f.pod(shop), harness.ContainerConfig{Image: good.ByDigest()})
 }
+
+var payloadField = regexp.MustCompile(`serializedPayload: [^,]*,`)
 
 func TestASandboxWithARepointedPauseImageIsRefused(t *testing.T) {
 	f := newFixture(t, func(o *setup) { o.node.DefaultAction = "allow" })

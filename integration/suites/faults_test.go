@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -201,35 +200,54 @@ func TestContainerdRestartedDuringCreatesAdmitsNothingUnattested(t *testing.T) {
 		}
 		f.created(pod, harness.ContainerConfig{Image: good.ByDigest()})
 	}
-	tries, created := attack()
-	t.Logf("%d tries to create the unattested image, also while containerd was away", tries)
-	if created != 0 {
-		t.Errorf("%d of %d tries to create the unattested image succeeded", created, tries)
+	a := attack()
+	t.Logf("%d tries to create the unattested image: %d refused by the gate, %d for want of it, the others found no containerd", a.tries, a.denied, a.missing)
+	a.failed(t)
+}
+
+// attacked is what became of an attack.
+type attacked struct {
+	tries, created int
+	denied         int // by the gate's own word
+	missing        int // by the runtime, because the gate was away
+}
+
+// failed fails a test whose attack succeeded, or met neither the gate nor its absence.
+func (a attacked) failed(t *testing.T) {
+	t.Helper()
+	if a.created != 0 {
+		t.Errorf("%d of %d tries to create the unattested image succeeded", a.created, a.tries)
+	}
+	if a.denied == 0 || a.missing == 0 {
+		t.Errorf("%d tries were refused by the gate and %d for want of it: the attack missed one of the two", a.denied, a.missing)
 	}
 }
 
 // attack creates containers of an image without a pause, until the function returned is
-// called, which tells how often it tried and how often it succeeded.
-func (f *fixture) attack(pod *harness.Pod, image harness.Pushed) func() (tries, created int) {
+// called, which tells what became of it.
+func (f *fixture) attack(pod *harness.Pod, image harness.Pushed) func() attacked {
 	ctx, cancel := context.WithCancel(f.ctx)
-	var wg sync.WaitGroup
-	var tries, created int
-	wg.Add(1)
+	done := make(chan attacked, 1)
 	go func() {
-		defer wg.Done()
+		var a attacked
 		for ctx.Err() == nil {
-			tries++
+			a.tries++
 			_, err := f.containerd.CRI.CreateContainer(ctx, pod, harness.ContainerConfig{
-				Name: fmt.Sprintf("attack-%d", tries), Image: image.ByDigest(), ImageRef: image.Config, PullPolicy: harness.PullNever})
-			if err == nil {
-				created++
+				Name: fmt.Sprintf("attack-%d", a.tries), Image: image.ByDigest(), ImageRef: image.Config, PullPolicy: harness.PullNever})
+			switch {
+			case err == nil:
+				a.created++
+			case strings.Contains(err.Error(), "is not attested"):
+				a.denied++
+			case strings.Contains(err.Error(), "NRI adjustment"):
+				a.missing++
 			}
 		}
+		done <- a
 	}()
-	return func() (int, int) {
+	return func() attacked {
 		cancel()
-		wg.Wait()
-		return tries, created
+		return <-done
 	}
 }
 
@@ -254,7 +272,7 @@ func TestAGateKilledDuringAStreamOfCreatesAdmitsNothingUnattestedAndRecovers(t *
 		f.created(pod, harness.ContainerConfig{Image: good.ByDigest(), PullPolicy: harness.PullNever})
 		recoveries = append(recoveries, time.Since(restarted))
 	}
-	tries, created := attack()
+	a := attack()
 	slices.Sort(recoveries)
 	soon := 0
 	for _, r := range recoveries {
@@ -262,11 +280,9 @@ func TestAGateKilledDuringAStreamOfCreatesAdmitsNothingUnattestedAndRecovers(t *
 			soon++
 		}
 	}
-	t.Logf("%d tries to create the unattested image; after %d kills the attested one was created in %s (median), %s (worst), %d within 1 s",
-		tries, len(recoveries), recoveries[len(recoveries)/2].Round(time.Millisecond), recoveries[len(recoveries)-1].Round(time.Millisecond), soon)
-	if created != 0 {
-		t.Errorf("%d of %d tries to create the unattested image succeeded", created, tries)
-	}
+	t.Logf("%d tries to create the unattested image, %d refused by the gate, %d for want of it; after %d kills the attested one was created in %s (median), %s (worst), %d within 1 s",
+		a.tries, a.denied, a.missing, len(recoveries), recoveries[len(recoveries)/2].Round(time.Millisecond), recoveries[len(recoveries)-1].Round(time.Millisecond), soon)
+	a.failed(t)
 	if soon*100 < len(recoveries)*95 {
 		t.Errorf("%d of %d recoveries within 1 s, want 95%%", soon, len(recoveries))
 	}

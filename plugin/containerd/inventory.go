@@ -94,7 +94,11 @@ func (c *Client) Inventory(ctx context.Context, large int) (Inventory, error) {
 			return inv, fmt.Errorf("list containers: %w", err)
 		}
 		ctr := m.GetContainer()
-		note("container", ctr.GetID(), len(ctr.GetSpec().GetValue()))
+		bytes := len(ctr.GetSpec().GetValue())
+		for k, v := range ctr.GetLabels() {
+			bytes += len(k) + len(v)
+		}
+		note("container", ctr.GetID(), bytes)
 		if name := ctr.GetImage(); !named[name] {
 			named[name] = true
 			inv.Images = append(inv.Images, name)

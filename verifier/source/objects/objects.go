@@ -27,7 +27,7 @@ type Ignored struct {
 // Records gathers the attestations of all ImageAttestations among the objects, by the
 // image that their resourceUri names. Several objects of one digest are merged.
 func Records(objs []crds.Object) (evidence.Records, []Ignored) {
-	records := make(evidence.Records)
+	records, others := make(evidence.Records), make(evidence.Records)
 	var ignored []Ignored
 	for i := range objs {
 		obj := &objs[i]
@@ -41,44 +41,61 @@ func Records(objs []crds.Object) (evidence.Records, []Ignored) {
 			continue
 		}
 		for n := range spec.Attestations {
-			id, at, err := read(&spec.Attestations[n], digest)
+			id, at, about, err := read(&spec.Attestations[n], digest)
 			if err != nil {
 				ignored = append(ignored, Ignored{obj.ID(), obj.Source, fmt.Sprintf("spec.attestations[%d]: %v", n, err)})
 				continue
 			}
 			at.Origin = obj.ID() + " (" + obj.Source + ")"
-			records[id] = append(records[id], at)
+			if about {
+				records[id] = append(records[id], at)
+			} else {
+				others[id] = append(others[id], at)
+			}
 		}
+	}
+	// What speaks of another image cannot count, and is kept to say so. It comes last, where
+	// it takes no room from what could.
+	for id, list := range others {
+		records[id] = append(records[id], list...)
 	}
 	return records, ignored
 }
 
-func read(a *horkos.Attestation, digest image.Digest) (image.Identity, evidence.Attestation, error) {
-	at := evidence.Attestation{Note: a.NoteName}
-	id, err := image.ParseIdentity(a.ResourceURI)
+// read gives an attestation, the image it is filed under, and whether it says that it is
+// about that one.
+func read(a *horkos.Attestation, digest image.Digest) (id image.Identity, at evidence.Attestation, about bool, err error) {
+	at.Note = a.NoteName
+	id, err = image.ParseIdentity(a.ResourceURI)
 	if err != nil {
-		return id, at, fmt.Errorf("resourceUri: %w", err)
+		return id, at, false, fmt.Errorf("resourceUri: %w", err)
 	}
 	if id.Digest != digest {
-		return id, at, fmt.Errorf("resourceUri: it is of %s, the object of %s", id.Digest, digest)
+		return id, at, false, fmt.Errorf("resourceUri: it is of %s, the object of %s", id.Digest, digest)
 	}
 	if a.Expires != "" {
 		// The zero time would read as no expiry.
 		if at.Expires, err = time.Parse(time.RFC3339, a.Expires); err != nil || at.Expires.IsZero() {
-			return id, at, fmt.Errorf("expires: %.40q is not a time of RFC 3339", a.Expires)
+			return id, at, false, fmt.Errorf("expires: %.40q is not a time of RFC 3339", a.Expires)
 		}
 	}
 	payload, signatures, err := signed(a)
 	if err != nil {
-		return id, at, err
+		return id, at, false, err
 	}
 	if len(signatures) == 0 || len(signatures) > maxSignatures {
-		return id, at, fmt.Errorf("%d signatures, want 1 to %d", len(signatures), maxSignatures)
+		return id, at, false, fmt.Errorf("%d signatures, want 1 to %d", len(signatures), maxSignatures)
+	}
+	// A payload that will never be a statement is left out here: thousands of them would
+	// otherwise use up what is tried in an authority's name.
+	claims, err := attestation.Claims(payload)
+	if err != nil {
+		return id, at, false, err
 	}
 	for _, s := range signatures {
 		at.Envelopes = append(at.Envelopes, attestation.NewEnvelope(attestation.PKIX, s.PublicKeyID, payload, s.Signature))
 	}
-	return id, at, nil
+	return id, at, claims == id, nil
 }
 
 // signed is the payload of an attestation and its signatures, in whichever of its shapes.

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/horkos/horkos/verifier"
+)
+
+// outcome is what running the program gave.
+type outcome struct {
+	code        int
+	out, errors string
+}
+
+func program(args ...string) outcome {
+	var out, errors bytes.Buffer
+	cmd := command()
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(&errors)
+	code := run(context.Background(), cmd)
+	return outcome{code, out.String(), errors.String()}
+}
+
+// answers reads what verify -o json printed, and holds it to the keys of the contract.
+func (o outcome) answers(t *testing.T) []answer {
+	t.Helper()
+	var raw []map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(o.out), &raw); err != nil {
+		t.Fatalf("%v: %s%s", err, o.out, o.errors)
+	}
+	for _, r := range raw {
+		hasKeys(t, r, "image", "digest", "namespace", "result", "reason", "message", "revision", "checks")
+		var checks []map[string]json.RawMessage
+		if err := json.Unmarshal(r["checks"], &checks); err != nil || checks == nil {
+			t.Errorf("checks %s: %v", r["checks"], err)
+		}
+		for _, c := range checks {
+			hasKeys(t, c, "result", "reason", "layer", "policy", "requirement", "authority", "keyID", "attestation", "detail")
+		}
+	}
+	var all []answer
+	if err := json.Unmarshal([]byte(o.out), &all); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func hasKeys(t *testing.T, object map[string]json.RawMessage, want ...string) {
+	t.Helper()
+	var got []string
+	for key := range object {
+		got = append(got, key)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("keys %v, want %v", got, want)
+	}
+}
+
+func write1(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const (
+	digestA = "sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1"
+	cart    = "registry.example.com/shop/cart"
+	unmet   = `apiVersion: kritis.grafeas.io/v1beta1
+kind: AttestationAuthority
+metadata: {name: release, namespace: shop}
+spec:
+  publicKeys:
+  - keyType: PKIX
+    pkixPublicKey:
+      publicKeyPem: |
+        -----BEGIN PUBLIC KEY-----
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEy13+a1Qn796gtyKgjY5xExIOQVue
+        ynlD/JxvnKfQFicf+LO9zVnLMG9ngiqlHyLtr5Jp7ObSFBcMPRCYzvNQUA==
+        -----END PUBLIC KEY-----
+---
+apiVersion: kritis.grafeas.io/v1beta1
+kind: GenericAttestationPolicy
+metadata: {name: shop, namespace: shop}
+spec: {attestationAuthorityNames: [release]}
+---
+apiVersion: kritis.grafeas.io/v1beta1
+kind: GenericAttestationPolicy
+metadata: {name: broken, namespace: broken}
+spec: {attestationAuthorityNames: [release], x: 1}
+`
+)
+
+func TestTheExitCodeIsThatOfTheImageThatMattersMost(t *testing.T) {
+	policy := write1(t, "policy.yaml", unmet)
+	allowed, denied, unresolved := "nginx@"+digestA, cart+"@"+digestA, cart+":1"
+	tests := []struct {
+		name string
+		args []string
+		want int
+	}{
+		{"allowed", []string{allowed, "-n", "other"}, exitAllowed},
+		{"denied", []string{denied, "-n", "shop"}, exitNotAllowed},
+		{"unresolved", []string{unresolved, "-n", "shop"}, exitUndecided},
+		{"misconfigured", []string{denied, "-n", "broken"}, exitUndecided},
+		{"an id", []string{digestA}, exitUndecided},
+		{"denied and unresolved", []string{denied, unresolved, "-n", "shop"}, exitUndecided},
+		{"unresolved and denied", []string{unresolved, denied, "-n", "shop"}, exitUndecided},
+		{"denied by default", []string{allowed, "-n", "other", "--default-action", "deny"}, exitNotAllowed},
+		{"allowed in the default namespace", []string{denied}, exitAllowed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, format := range []string{"table", "json"} {
+				got := program(append([]string{"verify", "--policy", policy, "-o", format}, tt.args...)...)
+				if got.code != tt.want || got.out == "" {
+					t.Errorf("exit %d, want %d: %s%s", got.code, tt.want, got.out, got.errors)
+				}
+			}
+		})
+	}
+	for _, tt := range []struct {
+		results []verifier.Result
+		want    error
+	}{
+		{[]verifier.Result{verifier.Allowed}, nil},
+		{[]verifier.Result{verifier.Allowed, verifier.Denied}, exit(1)},
+		{[]verifier.Result{verifier.Denied, verifier.Unavailable, verifier.Allowed, verifier.Denied}, exit(2)},
+	} {
+		var answers []answer
+		for _, r := range tt.results {
+			answers = append(answers, answer{Result: r})
+		}
+		if got := verdict(answers); got != tt.want {
+			t.Errorf("%v: %v, want %v", tt.results, got, tt.want)
+		}
+	}
+}
+
+func TestBadUsageIsSaidAndExitsWithTwo(t *testing.T) {
+	key := write1(t, "key.pem", "not a key")
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"no image", []string{"verify"}, "requires at least 1 arg"},
+		{"an image that is none", []string{"verify", "UPPER/case"}, "lower case"},
+		{"a namespace that cannot be", []string{"verify", "nginx", "-n", "Shop"}, "cannot be the name of a namespace"},
+		{"an empty namespace", []string{"verify", "nginx", "-n", ""}, "cannot be the name of a namespace"},
+		{"a time that is none", []string{"verify", "nginx", "--at", "tomorrow"}, "--at: want a time of RFC 3339"},
+		{"an action that is none", []string{"verify", "nginx", "--default-action", "maybe"}, "--default-action: want allow or deny"},
+		{"an output that is none", []string{"verify", "nginx", "-o", "yaml"}, "-o: want table or json"},
+		{"a policy that is not there", []string{"verify", "nginx", "--policy", "/nowhere.yaml"}, "/nowhere.yaml"},
+		{"a flag that is none", []string{"verify", "nginx", "--polizy", "x"}, "unknown flag: --polizy"},
+		{"a verb that is none", []string{"verfy"}, "unknown command"},
+		{"nothing to attest", []string{"attest"}, "accepts 1 arg"},
+		{"two to attest", []string{"attest", "a", "b"}, "accepts 1 arg"},
+		{"a tag to attest", []string{"attest", "nginx:1", "--pkix-key", key}, "want repository@sha256:"},
+		{"a tag beside the digest", []string{"attest", "nginx:1@" + digestA, "--pkix-key", key}, "without a tag"},
+		{"a digest that an object cannot be named by", []string{"attest", "nginx@sha512:" + strings.Repeat("ab", 64), "--pkix-key", key}, "want repository@sha256:"},
+		{"no key", []string{"attest", "nginx@" + digestA}, "--pkix-key is needed"},
+		{"a key that is not there", []string{"attest", "nginx@" + digestA, "--pkix-key", "/nowhere.pem"}, "/nowhere.pem"},
+		{"a key that is none", []string{"attest", "nginx@" + digestA, "--pkix-key", key}, "private key"},
+		{"an expiry of nothing", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--expires", "0s"}, "--expires"},
+		{"an expiry in the past", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--expires", "-1h"}, "--expires"},
+		{"an expiry without a unit", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--expires", "30"}, "--expires"},
+		{"an argument of version", []string{"version", "x"}, "unknown command"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := program(tt.args...)
+			if got.code != exitUndecided || !strings.Contains(got.errors, tt.want) || got.out != "" {
+				t.Errorf("exit %d, said %q, printed %q; want %q", got.code, got.errors, got.out, tt.want)
+			}
+			if strings.Contains(got.errors, "not a key") {
+				t.Error("the key was quoted")
+			}
+		})
+	}
+}
+
+func TestVersionIsPrinted(t *testing.T) {
+	if got := program("version"); got.code != 0 || strings.TrimSpace(got.out) == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTheTableNamesEachImageAndTellsWhatIsRefused(t *testing.T) {
+	got := program("verify", "--policy", write1(t, "p.yaml", unmet), "-n", "shop", cart+"@"+digestA, cart+":1")
+	lines := strings.Split(got.out, "\n")
+	if len(lines) < 5 || !strings.HasPrefix(lines[0], "RESULT") || !strings.HasPrefix(lines[1], "denied") || !strings.HasPrefix(lines[2], "unresolved") {
+		t.Errorf("printed\n%s", got.out)
+	}
+	if !strings.Contains(got.out, "by authority release (no attestation found)") || !strings.Contains(got.out, "name it by its digest") {
+		t.Errorf("printed\n%s", got.out)
+	}
+}
+
+func TestProblemsOfManifestsAreToldOnStandardErrorWithoutTheirControlCharacters(t *testing.T) {
+	evil := `apiVersion: kritis.grafeas.io/v1beta1
+kind: AdmissionAllowlist
+metadata: {name: list}
+spec: {patterns: [{namePattern: "\e[31m registry.example.com/x"}, {namePattern: "reg*.example.com/x"}], "\e[2Jx": 1}
+`
+	for name, text := range map[string]string{"unknown field": evil, "open host pattern": strings.Replace(evil, `, "\e[2Jx": 1`, "", 1)} {
+		got := program("verify", "nginx", "--policy", write1(t, "p.yaml", text), "-o", "json")
+		if got.code != 0 || !strings.Contains(got.errors, name) || strings.ContainsRune(got.errors, 0x1b) {
+			t.Errorf("exit %d, said %q, want %q", got.code, got.errors, name)
+		}
+		got.answers(t)
+	}
+}
+
+func TestAFileThatDoesNotParseMakesEverythingMisconfigured(t *testing.T) {
+	got := program("verify", "nginx", "--policy", write1(t, "p.yaml", "{"), "-o", "json")
+	if a := got.answers(t); got.code != exitUndecided || a[0].Result != verifier.Misconfigured {
+		t.Errorf("exit %d: %+v", got.code, a)
+	}
+}

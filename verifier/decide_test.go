@@ -1,0 +1,318 @@
+package verifier_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/attestation"
+	"github.com/horkos/horkos/verifier/evidence"
+	"github.com/horkos/horkos/verifier/image"
+	"github.com/horkos/horkos/verifier/policy"
+)
+
+func TestResultsAreOrderedBySeverityAndTheZeroValueDenies(t *testing.T) {
+	order := []verifier.Result{verifier.Denied, verifier.Misconfigured, verifier.Unavailable, verifier.Unresolved, verifier.Allowed}
+	if !slices.IsSorted(order) || order[0] != verifier.Result(0) {
+		t.Errorf("order %v, zero value %v", order, verifier.Result(0))
+	}
+	names := []string{"denied", "misconfigured", "unavailable", "unresolved", "allowed"}
+	for i, r := range order {
+		text, err := r.MarshalText()
+		if err != nil || string(text) != names[i] {
+			t.Errorf("%d is written %q, %v", r, text, err)
+		}
+		var back verifier.Result
+		if err := back.UnmarshalText(text); err != nil || back != r {
+			t.Errorf("%q is read as %v, %v", text, back, err)
+		}
+	}
+	if err := new(verifier.Result).UnmarshalText([]byte("Allowed")); err == nil {
+		t.Error("a name in other letters was read")
+	}
+	if s := verifier.Result(99).String(); s != "denied" {
+		t.Errorf("a result that is none is %s", s)
+	}
+}
+
+func TestARequestWithoutImagesIsRefusedAndTold(t *testing.T) {
+	d := verifier.Decider{Default: verifier.AllowByDefault}
+	dec := d.Decide(&verifier.Request{Namespace: "shop", Time: noon}, policy.Compile(), evidence.NewMemory())
+	want(t, dec, verifier.Unresolved, verifier.ImageUnbound)
+	if m := dec.Message(); !strings.Contains(m, "the request names no image") {
+		t.Errorf("message %q", m)
+	}
+	if dec := verifier.Refuse(&verifier.Request{}, verifier.Denied, verifier.Internal, "x"); len(dec.Images) != 1 {
+		t.Errorf("refused with %d images", len(dec.Images))
+	}
+}
+
+func TestTheZeroDeciderDenies(t *testing.T) {
+	dec := new(verifier.Decider).Decide(asks(cart(1)), policy.Compile(), evidence.NewMemory())
+	want(t, dec, verifier.Denied, verifier.NoPolicy)
+}
+
+func TestWhatASourceHasNotAnsweredIsUnresolvedAndAsked(t *testing.T) {
+	s := newSigner(1)
+	d := decider()
+	d.Sources = append(d.Sources, evidence.Question{Source: "other", Locator: "here"})
+	snap := requires(t, s)
+
+	dec, err := d.Verify(context.Background(), asks(cart(1), cart(1)), snap, holds(cart(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, dec, verifier.Unresolved, verifier.EvidencePending)
+	asked := evidence.Question{Source: "other", Locator: "here", Identity: cart(1)}
+	if !slices.Equal(dec.Missing, []evidence.Question{asked}) {
+		t.Errorf("missing %v, want once %v", dec.Missing, asked)
+	}
+
+	dec, err = d.Verify(context.Background(), asks(cart(1)), snap, holds(cart(1), s.attest(t, cart(1))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, dec, verifier.Allowed, verifier.Attested)
+	if len(dec.Missing) > 0 {
+		t.Errorf("allowed by one source, and %v is asked", dec.Missing)
+	}
+}
+
+func TestAPolicyThatOnlyReportsIsEvaluatedToo(t *testing.T) {
+	s := newSigner(1)
+	snap := policy.Compile(set(t, crds.Folder, authority(t, "release", s), gap("trial", "attestationAuthorityNames: [release], enforcement: Audit")))
+	dec := verify(t, asks(cart(1)), snap, holds(cart(1), s.attest(t, cart(1))))
+	want(t, dec, verifier.Denied, verifier.NoPolicy)
+	checks := dec.Images[0].Checks
+	if len(checks) != 1 || checks[0].Result != verifier.Allowed || checks[0].Requirement != "all of 1, only reported (Audit)" {
+		t.Errorf("checks %+v", checks)
+	}
+}
+
+func TestVerifyStopsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s := newSigner(1)
+	dec, err := decider().Verify(ctx, asks(cart(1)), requires(t, s), holds(cart(1), s.attest(t, cart(1))))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if dec.Result == verifier.Allowed {
+		t.Error("allowed")
+	}
+}
+
+func TestTimesAreJudgedAtTheMoment(t *testing.T) {
+	s := newSigner(1)
+	beside := func(at evidence.Attestation, expires time.Time) evidence.Attestation {
+		at.Expires = expires
+		return at
+	}
+	hourAgo := noon.Add(-time.Hour)
+	tests := []struct {
+		name string
+		at   evidence.Attestation
+		want verifier.Reason
+	}{
+		{"a second before its signed expiry it is good", s.attestAt(t, cart(1), hourAgo, noon.Add(time.Second)), verifier.Attested},
+		{"at its signed expiry it is expired", s.attestAt(t, cart(1), hourAgo, noon), verifier.AttestationExpired},
+		{"a second before the expiry beside it it is good", beside(s.attest(t, cart(1)), noon.Add(time.Second)), verifier.Attested},
+		{"at the expiry beside it it is expired", beside(s.attest(t, cart(1)), noon), verifier.AttestationExpired},
+		{"five minutes ahead it is good", s.attestAt(t, cart(1), noon.Add(5*time.Minute), time.Time{}), verifier.Attested},
+		{"a second more ahead it is refused", s.attestAt(t, cart(1), noon.Add(5*time.Minute+time.Second), time.Time{}), verifier.SignatureInvalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if dec := verify(t, asks(cart(1)), requires(t, s), holds(cart(1), tt.at)); dec.Reason != tt.want {
+				t.Errorf("got %s, want %s: %s", dec.Reason, tt.want, dec.Message())
+			}
+		})
+	}
+}
+
+func TestCandidatesAreLookedAtUpToTheirLimit(t *testing.T) {
+	s := newSigner(1)
+	twin := func(n int) verifier.Candidate {
+		return verifier.Candidate{Repository: fmt.Sprintf("registry.example.com/twin-%d", n), Digests: []image.Digest{digestOf(n)}}
+	}
+	for _, n := range []int{verifier.MaxCandidates, verifier.MaxCandidates + 1} {
+		req := asks(cart(0))
+		img := &req.Images[0]
+		for i := 1; i < n; i++ {
+			img.Candidates = append(img.Candidates, twin(i))
+		}
+		last := image.Identity{Repository: img.Candidates[n-1].Repository, Digest: digestOf(n - 1)}
+		dec := verify(t, req, requires(t, s), holds(last, s.attest(t, last)))
+		if allowed := dec.Result == verifier.Allowed; allowed != (n <= verifier.MaxCandidates) {
+			t.Errorf("with the last of %d attested: %s", n, dec.Result)
+		}
+	}
+}
+
+func TestARevocationIsSeenOutsideTheBoundOfCandidates(t *testing.T) {
+	s := newSigner(1)
+	req := asks(cart(1))
+	for n := range 10_000 {
+		req.Images[0].Digests = append(req.Images[0].Digests, digestOf(n+2))
+	}
+	snap := policy.Compile(set(t, crds.Folder, authority(t, "release", s), gap("shop", "attestationAuthorityNames: [release]"), revocation("bad", digestOf(10_001))))
+	want(t, verify(t, req, snap, holds(cart(1), s.attest(t, cart(1)))), verifier.Denied, verifier.ImageRevoked)
+}
+
+func TestTheConfigThatRunsMayBeRevoked(t *testing.T) {
+	req := asks(cart(1))
+	req.Images[0].Config = digestOf(7)
+	want(t, verify(t, req, policy.Compile(set(t, crds.Folder, revocation("bad", digestOf(7)))), evidence.NewMemory()), verifier.Denied, verifier.ImageRevoked)
+}
+
+func TestOriginsStandForThemselves(t *testing.T) {
+	f, c := newSigner(1), newSigner(2)
+	policyOf := func(origin crds.Origin, s signer, more ...string) crds.Set {
+		return set(t, origin, append([]string{authority(t, "release", s), gap("shop", "attestationAuthorityNames: [release]")}, more...)...)
+	}
+	fault := func(s crds.Set, namespaces []string) crds.Set {
+		s.Faults = []crds.Fault{{Source: "broken.yaml", Namespaces: namespaces, Message: "does not parse"}}
+		return s
+	}
+	id := cart(1)
+	by := func(signers ...signer) []evidence.Attestation {
+		var all []evidence.Attestation
+		for _, s := range signers {
+			all = append(all, s.attest(t, id))
+		}
+		return all
+	}
+	tests := []struct {
+		name   string
+		sets   []crds.Set
+		by     []evidence.Attestation
+		result verifier.Result
+		reason verifier.Reason
+	}{
+		{"what both require both must have", []crds.Set{policyOf(crds.Folder, f), policyOf(crds.Cluster, c)}, by(f, c), verifier.Allowed, verifier.Attested},
+		{"the folder alone is not enough", []crds.Set{policyOf(crds.Folder, f), policyOf(crds.Cluster, c)}, by(f), verifier.Denied, verifier.NotAttested},
+		{"the cluster alone is not enough", []crds.Set{policyOf(crds.Folder, f), policyOf(crds.Cluster, c)}, by(c), verifier.Denied, verifier.NotAttested},
+		{"an allowlist of the cluster does not exempt from the folder", []crds.Set{policyOf(crds.Folder, f), policyOf(crds.Cluster, c, allowlist("registry.example.com/shop/*"))}, by(), verifier.Denied, verifier.NotAttested},
+		{"an allowlist of the cluster exempts from the cluster", []crds.Set{policyOf(crds.Folder, f), policyOf(crds.Cluster, c, allowlist("registry.example.com/shop/*"))}, by(f), verifier.Allowed, verifier.Attested},
+		{"an allowlist of an origin without policies does not exempt from the other", []crds.Set{policyOf(crds.Folder, f), set(t, crds.Cluster, allowlist("registry.example.com/shop/*"))}, by(), verifier.Denied, verifier.NotAttested},
+		{"an authority of the cluster is none of the folder", []crds.Set{set(t, crds.Folder, gap("shop", "attestationAuthorityNames: [release]")), set(t, crds.Cluster, authority(t, "release", c))}, by(c), verifier.Misconfigured, verifier.AuthorityNotFound},
+		{"an Audit policy of the cluster does not loosen the folder", []crds.Set{policyOf(crds.Folder, f), set(t, crds.Cluster, authority(t, "release", c), gap("shop", "attestationAuthorityNames: [release], enforcement: Audit"))}, by(c), verifier.Denied, verifier.NotAttested},
+		{"a part of the folder that cannot be read makes every namespace misconfigured", []crds.Set{fault(policyOf(crds.Folder, f), nil)}, by(f), verifier.Misconfigured, verifier.ObjectMalformed},
+		{"a part of the folder that spoke of the namespace makes it misconfigured", []crds.Set{fault(policyOf(crds.Folder, f), []string{"shop"})}, by(f), verifier.Misconfigured, verifier.ObjectMalformed},
+		{"a part of the folder that spoke of another namespace does not", []crds.Set{fault(policyOf(crds.Folder, f), []string{"other"})}, by(f), verifier.Allowed, verifier.Attested},
+		{"a part of the folder that spoke of none does not", []crds.Set{fault(policyOf(crds.Folder, f), []string{})}, by(f), verifier.Allowed, verifier.Attested},
+		{"no allowlist cures what cannot be read", []crds.Set{fault(set(t, crds.Folder, allowlist("registry.example.com/shop/*")), nil)}, by(), verifier.Misconfigured, verifier.ObjectMalformed},
+		{"the other origin does not cure what cannot be read", []crds.Set{fault(crds.Set{Origin: crds.Folder}, nil), policyOf(crds.Cluster, c)}, by(c), verifier.Misconfigured, verifier.ObjectMalformed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want(t, verify(t, asks(id), policy.Compile(tt.sets...), holds(id, tt.by...)), tt.result, tt.reason)
+		})
+	}
+}
+
+func TestARevocationOfTheFolderIsToldBeforeThatOfTheCluster(t *testing.T) {
+	folder, cluster := set(t, crds.Folder, revocation("mine", digestOf(1))), set(t, crds.Cluster, revocation("theirs", digestOf(1), digestOf(2)))
+	both := asks(cart(1))
+	both.Images[0].Config = digestOf(2)
+	for _, tt := range []struct {
+		name   string
+		sets   []crds.Set
+		req    *verifier.Request
+		folder bool
+	}{
+		{"by the cluster alone", []crds.Set{cluster}, asks(cart(1)), false},
+		{"by both, the folder first", []crds.Set{folder, cluster}, asks(cart(1)), true},
+		{"by both, the cluster first", []crds.Set{cluster, folder}, asks(cart(1)), true},
+		{"by both, by other digests", []crds.Set{cluster, folder}, both, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dec := verify(t, tt.req, policy.Compile(tt.sets...), evidence.NewMemory())
+			want(t, dec, verifier.Denied, verifier.ImageRevoked)
+			if dec.Images[0].FolderRevoked != tt.folder {
+				t.Errorf("revoked by the folder: %v", dec.Images[0].FolderRevoked)
+			}
+		})
+	}
+}
+
+func TestKeysCountOnceHoweverTheyAreSharedOut(t *testing.T) {
+	k1, k2 := newSigner(1), newSigner(2)
+	all := func(require string, authorities ...string) *policy.Snapshot {
+		return policy.Compile(set(t, crds.Folder, append(authorities, gap("shop", "attestationAuthorityNames: [a, b], require: "+require))...))
+	}
+	id := cart(1)
+	tests := []struct {
+		name string
+		snap *policy.Snapshot
+		by   []signer
+		want verifier.Result
+	}{
+		{"two authorities with one key are one", all("2", authority(t, "a", k1), authority(t, "b", k1)), []signer{k1}, verifier.Denied},
+		{"the first gives way where it has another key", all("2", authority(t, "a", k1, k2), authority(t, "b", k1)), []signer{k1, k2}, verifier.Allowed},
+		{"the second gives way where it has another key", all("2", authority(t, "a", k1), authority(t, "b", k1, k2)), []signer{k1, k2}, verifier.Allowed},
+		{"a key that did not attest is no other key", all("2", authority(t, "a", k1, k2), authority(t, "b", k1)), []signer{k1}, verifier.Denied},
+		{"All wants authorities, not keys", all("All", authority(t, "a", k1), authority(t, "b", k1)), []signer{k1}, verifier.Allowed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var attestations []evidence.Attestation
+			for _, s := range tt.by {
+				attestations = append(attestations, s.attest(t, id))
+			}
+			if dec := verify(t, asks(id), tt.snap, holds(id, attestations...)); dec.Result != tt.want {
+				t.Errorf("got %s, want %s: %s", dec.Result, tt.want, dec.Message())
+			}
+		})
+	}
+}
+
+func TestAKeyThatMayStillCountIsWaitedFor(t *testing.T) {
+	k1, k2 := newSigner(1), newSigner(2)
+	snap := policy.Compile(set(t, crds.Folder, authority(t, "a", k1, k2), authority(t, "b", k1), gap("shop", "attestationAuthorityNames: [a, b], require: 2")))
+	one, two := k1.attest(t, cart(1)), k2.attest(t, cart(1))
+	m := holds(cart(1), one, two)
+	for _, a := range snap.Authorities(one.Envelopes[0].KeyID) {
+		for _, key := range a.Keys(one.Envelopes[0].KeyID) {
+			m.Remember(key, &one.Envelopes[0], attestation.Verify(key, &one.Envelopes[0]))
+		}
+	}
+	want(t, decider().Decide(asks(cart(1)), snap, m), verifier.Unresolved, verifier.EvidencePending)
+	want(t, verify(t, asks(cart(1)), snap, m), verifier.Allowed, verifier.Attested)
+}
+
+func TestDecideIsPure(t *testing.T) {
+	s := newSigner(1)
+	snap := policy.Compile(set(t, crds.Folder, authority(t, "release", s), authority(t, "build", newSigner(2)),
+		gap("one", "attestationAuthorityNames: [release, build], require: 1"), gap("two", "attestationAuthorityNames: [release]"),
+		gap("three", "attestationAuthorityNames: [build], enforcement: Warn"), revocation("bad", digestOf(9))))
+	memory := holds(cart(1), s.attest(t, cart(1)), s.forged(t, cart(1), 1))
+	req := asks(cart(1), cart(2), cart(9))
+	before := verify(t, req, snap, memory)
+	text := before.Message()
+
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			for range 50 {
+				dec := decider().Decide(req, snap, memory)
+				if !reflect.DeepEqual(dec, before) || dec.Message() != text {
+					t.Error("the same question got another answer")
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if again := asks(cart(1), cart(2), cart(9)); !reflect.DeepEqual(req, again) {
+		t.Error("the request was changed")
+	}
+}

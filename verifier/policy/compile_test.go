@@ -1,0 +1,290 @@
+package policy
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/horkos/horkos/crds"
+)
+
+// keyPEM is a public key that any number stands for.
+func keyPEM(t testing.TB, n int) string {
+	t.Helper()
+	seed := make([]byte, ed25519.SeedSize)
+	copy(seed, fmt.Sprint("key ", n))
+	der, err := x509.MarshalPKIXPublicKey(ed25519.NewKeyFromSeed(seed).Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+func object(kind, namespace, name, spec string) string {
+	group := "kritis.grafeas.io/v1beta1"
+	if strings.HasPrefix(kind, "Image") && kind != "ImageSecurityPolicy" {
+		group = "horkos.dev/v1alpha1"
+	}
+	return fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata: {name: %s, namespace: %s}\nspec: {%s}\n", group, kind, name, namespace, spec)
+}
+
+func gap(name, spec string) string { return object("GenericAttestationPolicy", "shop", name, spec) }
+
+func keys(t testing.TB, numbers ...int) string {
+	var list []string
+	for _, n := range numbers {
+		list = append(list, fmt.Sprintf("{keyType: PKIX, pkixPublicKey: {publicKeyPem: %q}}", keyPEM(t, n)))
+	}
+	return "publicKeys: [" + strings.Join(list, ", ") + "]"
+}
+
+func authority(name, spec string) string { return object("AttestationAuthority", "shop", name, spec) }
+
+func decoded(t testing.TB, manifests ...string) crds.Set {
+	t.Helper()
+	objects, err := crds.Decode([]byte(strings.Join(manifests, "---\n")), "p.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return crds.Set{Origin: crds.Folder, Objects: objects}
+}
+
+func compiled(t testing.TB, manifests ...string) *Snapshot {
+	return Compile(decoded(t, manifests...))
+}
+
+// only is the one policy of namespace shop.
+func only(t testing.TB, s *Snapshot) *Policy {
+	t.Helper()
+	layers := s.Layers("shop")
+	if len(layers) != 1 || len(layers[0].Policies) != 1 {
+		t.Fatalf("layers %+v", layers)
+	}
+	return layers[0].Policies[0]
+}
+
+func numbers(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+func TestTheLimitsOfAPolicyAndAnAuthority(t *testing.T) {
+	names := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprint("a", i))
+		}
+		return "attestationAuthorityNames: [" + strings.Join(all, ", ") + "]"
+	}
+	older := fmt.Sprintf("publicKeyData: %s, ", base64.StdEncoding.EncodeToString([]byte(keyPEM(t, 99))))
+	tests := []struct {
+		name      string
+		manifests []string
+		problem   string
+	}{
+		{"64 authorities are read", []string{gap("p", names(64))}, ""},
+		{"65 authorities are malformed", []string{gap("p", names(65))}, "65 authorities, at most 64"},
+		{"64 keys are read", []string{gap("p", names(1)), authority("a0", keys(t, numbers(64)...))}, ""},
+		{"65 keys are malformed", []string{gap("p", names(1)), authority("a0", keys(t, numbers(65)...))}, "65 keys, at most 64"},
+		{"63 keys and one of the older shape are read", []string{gap("p", names(1)), authority("a0", older+keys(t, numbers(63)...))}, ""},
+		{"64 keys and one of the older shape are malformed", []string{gap("p", names(1)), authority("a0", older+keys(t, numbers(64)...))}, "65 keys, at most 64"},
+		{"a name of 253 bytes is read", []string{gap("p", "attestationAuthorityNames: ["+strings.Repeat("x", 253)+"]")}, ""},
+		{"a name of 254 bytes is malformed", []string{gap("p", "attestationAuthorityNames: ["+strings.Repeat("x", 254)+"]")}, "more than 253 bytes"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := only(t, compiled(t, tt.manifests...))
+			problem := p.Malformed
+			if problem == "" && len(p.Authorities) > 0 {
+				problem = p.Authorities[0].Malformed
+			}
+			if (problem == "") != (tt.problem == "") || !strings.Contains(problem, tt.problem) {
+				t.Errorf("problem %q, want %q in it", problem, tt.problem)
+			}
+		})
+	}
+}
+
+func TestWhatSomebodyShouldMendIsReported(t *testing.T) {
+	good := authority("a", keys(t, 1))
+	tests := []struct {
+		name      string
+		manifests []string
+		want      string
+		ignored   bool
+	}{
+		{"an open host pattern", []string{object("AdmissionAllowlist", "", "l", `patterns: [{namePattern: "registry*.example.com/x/*"}]`)}, "open host pattern", false},
+		{"a pattern over the limit", []string{object("AdmissionAllowlist", "", "l", fmt.Sprintf("patterns: [{namePattern: %q}]", strings.Repeat("x", 513)))}, "pattern of 513 bytes", true},
+		{"a bad pattern of a policy", []string{good, gap("p", `attestationAuthorityNames: [a], admissionAllowlistPatterns: [{namePattern: "A b"}]`)}, "white space", true},
+		{"two authorities with a key in common", []string{good, authority("b", keys(t, 2, 1))}, "a key in common with AttestationAuthority shop/a", false},
+		{"require above the distinct keys", []string{good, authority("b", keys(t, 1)), gap("p", "attestationAuthorityNames: [a, b], require: 2")}, "it denies everything", false},
+		{"an authority listed twice", []string{good, gap("p", "attestationAuthorityNames: [a, a]")}, `"a" is listed again`, true},
+		{"an authority that does not exist", []string{gap("p", "attestationAuthorityNames: [gone]")}, "AttestationAuthority shop/gone does not exist", false},
+		{"a bad key beside a good one", []string{authority("a", strings.Replace(keys(t, 1), "[", "[{keyType: X509}, ", 1))}, "keyType: want PGP or PKIX", false},
+		{"an authority without keys", []string{authority("a", "noteReference: projects/p")}, "has no key", false},
+		{"a malformed revocation", []string{object("ImageRevocation", "", "r", "digests: [sha256:abc]")}, "spec.digests", false},
+		{"a malformed attestation", []string{object("ImageAttestation", "", "sha256-abc", "attestations: []")}, "metadata.name", true},
+		{"an object that decides nothing", []string{object("BuildPolicy", "shop", "b", "")}, "decide nothing", true},
+		{"a kind that is not known", []string{object("Policy", "shop", "x", "")}, "kind Policy", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			findings := compiled(t, tt.manifests...).Findings()
+			if !slices.ContainsFunc(findings, func(f Finding) bool {
+				return strings.Contains(f.Message, tt.want) && f.Ignored == tt.ignored && strings.HasPrefix(f.Source, "p.yaml")
+			}) {
+				t.Errorf("findings %+v, want %q (ignored %v)", findings, tt.want, tt.ignored)
+			}
+		})
+	}
+	if f := compiled(t, good, gap("p", "attestationAuthorityNames: [a]"), authority("b", keys(t, 2))).Findings(); len(f) > 0 {
+		t.Errorf("findings about nothing: %+v", f)
+	}
+}
+
+func TestFindingsAndLayersAreInOneOrder(t *testing.T) {
+	var manifests []string
+	for n := range 20 {
+		manifests = append(manifests, gap(fmt.Sprint("p", n), "attestationAuthorityNames: [gone, gone-too], require: 3, x: 1"),
+			object("ImageSecurityPolicy", fmt.Sprint("n", n), "i", ""))
+	}
+	set := decoded(t, manifests...)
+	first := Compile(set)
+	for range 20 {
+		again := Compile(set)
+		if !reflect.DeepEqual(first, again) {
+			t.Fatal("the same objects were compiled to something else")
+		}
+	}
+}
+
+func TestARevisionIsThatOfThePoliciesHoweverTheyAreWritten(t *testing.T) {
+	base := []string{authority("a", keys(t, 1)), gap("p", "attestationAuthorityNames: [a]"), object("ImageRevocation", "", "r", "digests: []")}
+	same := map[string][]string{
+		"in another order":            {base[2], base[1], base[0]},
+		"with the defaults written":   {authority("a", keys(t, 1)+", acceptExpiredKeys: true"), gap("p", "attestationAuthorityNames: [a], require: All, enforcement: Enforce"), base[2]},
+		"with evidence":               append(slices.Clone(base), object("ImageAttestation", "", "sha256-"+strings.Repeat("a", 64), "attestations: [{}]")),
+		"with other groups' objects":  append(slices.Clone(base), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"),
+		"with a label and no meaning": {strings.Replace(base[0], "metadata: {", "metadata: {labels: {x: y}, ", 1), base[1], base[2]},
+	}
+	other := map[string][]string{
+		"another spec":     {base[0], gap("p", "attestationAuthorityNames: [a], require: Any"), base[2]},
+		"another name":     {base[0], gap("q", "attestationAuthorityNames: [a]"), base[2]},
+		"another key":      {authority("a", keys(t, 2)), base[1], base[2]},
+		"an object less":   base[:2],
+		"a malformed spec": {base[0], gap("p", "attestationAuthorityNames: [a], x: 1"), base[2]},
+	}
+	want := compiled(t, base...).Revision()
+	if len(want) != 12 || strings.Trim(want, "0123456789abcdef") != "" {
+		t.Errorf("revision %q, want 12 hex digits", want)
+	}
+	for name, manifests := range same {
+		if got := compiled(t, manifests...).Revision(); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	for name, manifests := range other {
+		if got := compiled(t, manifests...).Revision(); got == want {
+			t.Errorf("%s: the same revision", name)
+		}
+	}
+	cluster := decoded(t, base...)
+	cluster.Origin = crds.Cluster
+	if Compile(cluster).Revision() == want {
+		t.Error("another origin: the same revision")
+	}
+}
+
+func TestARequirementIsAWordOrANumber(t *testing.T) {
+	tests := []struct {
+		require  string
+		count    int
+		distinct bool
+		ok       bool
+	}{
+		{"All", 3, false, true}, {"Any", 1, false, true}, {"1", 1, true, true}, {"2", 2, true, true}, {`"2"`, 2, true, true}, {"3", 3, true, true},
+		{"4", 0, false, false}, {"0", 0, false, false}, {"-1", 0, false, false}, {"1.5", 0, false, false}, {"all", 0, false, false}, {`""`, 0, false, false}, {"true", 0, false, false},
+	}
+	for _, tt := range tests {
+		p := only(t, compiled(t, gap("p", "attestationAuthorityNames: [a, b, c], require: "+tt.require)))
+		if (p.Malformed == "") != tt.ok {
+			t.Errorf("require %s: %q", tt.require, p.Malformed)
+		} else if tt.ok && (p.Require != tt.count || p.Distinct != tt.distinct) {
+			t.Errorf("require %s: %d, distinct %v", tt.require, p.Require, p.Distinct)
+		}
+	}
+}
+
+func TestNotesAgreeByWholeSegments(t *testing.T) {
+	tests := []struct {
+		authority, attestation string
+		want                   bool
+	}{
+		{"", "projects/p/notes/n", true},
+		{"projects/p", "", true},
+		{"projects/p", "projects/p", true},
+		{"projects/p", "projects/p/notes/n", true},
+		{"v1beta1/projects/p", "projects/p/notes/n", true},
+		{"projects/p/", "v1/projects/p/notes/n", true},
+		{"projects/p/notes/n", "projects/p", false},
+		{"projects/p", "projects/p2", false},
+		{"projects/p", "projects/p2/notes/n", false},
+		{"projects/p", "projects", false},
+		{"projects/p", "/", false},
+	}
+	for _, tt := range tests {
+		a := Authority{Note: normalNote(tt.authority)}
+		if a.Accepts(tt.attestation) != tt.want {
+			t.Errorf("authority %q accepts %q: %v", tt.authority, tt.attestation, !tt.want)
+		}
+	}
+}
+
+func TestOnlyAuthoritiesThatAPolicyNamesAreVerifiedFor(t *testing.T) {
+	named, idle := authority("a", keys(t, 1)), authority("idle", keys(t, 2))
+	s := compiled(t, named, idle, gap("p", "attestationAuthorityNames: [a]"), gap("q", "attestationAuthorityNames: [a]"))
+	if len(s.byKey) != 1 {
+		t.Errorf("%d key ids, want that of the authority that is named", len(s.byKey))
+	}
+	for id := range s.byKey {
+		if n := len(s.Authorities(id)); n != 1 {
+			t.Errorf("%d authorities, want one", n)
+		}
+	}
+}
+
+func TestASnapshotOfNothingSaysNothing(t *testing.T) {
+	s := Compile()
+	if len(s.Layers("shop")) > 0 || s.HasRevocations() || len(s.Findings()) > 0 || len(s.Revision()) != 12 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestANamespaceNobodyNamesHasTheLayersOfAll(t *testing.T) {
+	s := compiled(t, object("AdmissionAllowlist", "", "l", `patterns: [{namePattern: "nginx"}, {namePattern: "redis", namespace: shop}]`))
+	exempt := func(namespace, image string) bool {
+		for _, l := range s.Layers(namespace) {
+			if _, ok := l.Exempts(name(t, image)); ok {
+				return true
+			}
+		}
+		return false
+	}
+	for _, tt := range []struct {
+		namespace, image string
+		want             bool
+	}{{"shop", "nginx", true}, {"shop", "redis", true}, {"other", "nginx", true}, {"other", "redis", false}, {"", "nginx", true}, {"", "redis", false}} {
+		if exempt(tt.namespace, tt.image) != tt.want {
+			t.Errorf("%s in namespace %q exempt: %v", tt.image, tt.namespace, !tt.want)
+		}
+	}
+}
