@@ -8,14 +8,19 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/image"
 )
 
-// maxLine bounds a record; a longer one loses its checks and keeps everything else.
-const maxLine = 256 << 10
+// Limits of a record. A longer line loses its checks and keeps everything else; of the
+// digests, which whoever pulls twins of an image adds to, the first are kept.
+const (
+	maxLine    = 256 << 10
+	maxDigests = 64
+)
 
 // Log appends records to a file. It is safe for concurrent use.
 type Log struct {
@@ -75,7 +80,7 @@ func (l *Log) Append(r *Record) error {
 	n, err := l.file.Write(line)
 	if err != nil {
 		if n > 0 {
-			l.torn = l.cut(n) != nil
+			l.torn = l.cut(n) != nil || l.torn
 		}
 		return fmt.Errorf("write an audit record: %w", err)
 	}
@@ -98,6 +103,7 @@ func encode(r *Record) ([]byte, error) {
 	if whole.Digests == nil {
 		whole.Digests = []image.Digest{}
 	}
+	whole.Digests = whole.Digests[:min(len(whole.Digests), maxDigests)]
 	if whole.Candidates == nil {
 		whole.Candidates = []string{}
 	}
@@ -136,7 +142,8 @@ func (l *Log) sync() error {
 	if !dirty {
 		return nil
 	}
-	if err := l.file.Sync(); err != nil {
+	// A device or a pipe has nothing to bring to a disk.
+	if err := l.file.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
 		return fmt.Errorf("sync the audit log: %w", err)
 	}
 	return nil

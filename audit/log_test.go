@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/image"
 )
 
 // contractKeys are the keys of a record, in their order; prev comes with the chain.
@@ -281,5 +282,42 @@ func TestRecordsOfManyAtOnceAreWhole(t *testing.T) {
 		if err := json.NewDecoder(bytes.NewReader([]byte(line))).Decode(&r); err != nil || r.Seq != uint64(i+1) {
 			t.Fatalf("line %d: seq %d, %v", i+1, r.Seq, err)
 		}
+	}
+}
+
+func TestARecordOfAnImageWithManyTwinsStaysSmall(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l, err := Open(path, "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r := Record{Digests: slices.Repeat([]image.Digest{image.SHA256([]byte("x"))}, 100_000)}
+		if err := l.Append(&r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := Open(path, "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.seq != 2 {
+		t.Errorf("goes on after %d, want after 2", again.seq)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > 20<<10 {
+		t.Errorf("two records take %v bytes (%v)", info.Size(), err)
+	}
+}
+
+func TestALogOnADeviceIsNotAnError(t *testing.T) {
+	l, err := Open(os.DevNull, "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(&Record{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.sync(); err != nil {
+		t.Error(err)
 	}
 }

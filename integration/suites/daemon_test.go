@@ -28,7 +28,7 @@ func TestTheServiceManagerIsTold(t *testing.T) {
 	if err := f.node.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	f.told(messages, "STATUS=not ready: runtime:", "READY=1")
+	f.told(messages, "runtime: ", "READY=1")
 	f.told(messages, "WATCHDOG=1", "READY=1")
 	if err := f.containerd.Start(f.ctx); err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestTheServiceManagerIsTold(t *testing.T) {
 	if err := f.containerd.Stop(f.ctx); err != nil {
 		t.Fatal(err)
 	}
-	f.told(messages, "STATUS=not ready: runtime:", "")
+	f.told(messages, "runtime: ", "")
 	f.told(messages, "WATCHDOG=1", "")
 	if err := f.node.Stop(f.ctx); err != nil {
 		t.Fatal(err)
