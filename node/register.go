@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/horkos/horkos/gate"
+	"github.com/horkos/horkos/plugin"
+	"github.com/horkos/horkos/verifier/image"
+)
+
+// mayRegister holds the plugin back from a runtime that it could not gate, or could harm.
+func (n *Node) mayRegister(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := n.ready(ctx)
+	n.stayAway(err)
+	return err
+}
+
+// stayAway reports why the plugin is kept from the runtime, once for each reason.
+func (n *Node) stayAway(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	n.mu.Lock()
+	changed := text != n.away
+	n.away = text
+	n.mu.Unlock()
+	if !changed {
+		return
+	}
+	if text != "" {
+		n.log.Warn("the gate stays away from the runtime", "problem", text)
+	}
+	n.service.Changed()
+}
+
+func (n *Node) ready(ctx context.Context) error {
+	if !n.index.Ready() {
+		return errors.New("containerd's images are not listed yet")
+	}
+	if err := n.canEnforce(ctx); err != nil {
+		return err
+	}
+	inventory, err := n.client.Inventory(ctx, plugin.MaxObjectBytes)
+	if err != nil {
+		return err
+	}
+	if len(inventory.Large) > 0 {
+		return fmt.Errorf("registering could crash containerd, which would have to tell of objects over %d bytes: %s; remove them first",
+			plugin.MaxObjectBytes, strings.Join(inventory.Large, ", "))
+	}
+	n.sweep(inventory.Images)
+	n.settleRunning(ctx, inventory.Images)
+	return nil
+}
+
+// settleFor is how long registering waits for the signatures about images that run.
+// Nothing is created meanwhile; what is not verified then is refused at first, and the
+// kubelet tries again only ten seconds later.
+const settleFor = 300 * time.Millisecond
+
+// settleRunning has the signatures about the images of the node's containers verified before the first create.
+func (n *Node) settleRunning(ctx context.Context, images []string) {
+	n.prefetch.Want(questions(n.decider.Sources, n.index.Named(images)))
+	limit := time.NewTimer(settleFor)
+	defer limit.Stop()
+	select {
+	case <-n.prefetch.Answered():
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+}
+
+// pauseOnFloor says which line the floor lacks: without the image that containerd pins
+// for sandboxes on it, no pod starts. The error is errNoPause then.
+func (n *Node) pauseOnFloor(ctx context.Context) error {
+	pinned, err := n.client.Pinned(ctx)
+	if err != nil {
+		return err
+	}
+	var lines []string
+	for _, p := range pinned {
+		if n.floor.Floor().Has("", p.Digests) {
+			return nil
+		}
+		if !image.IsID(p.Name) && len(p.Digests) > 0 {
+			lines = append(lines, fmt.Sprintf("%s  # %s", p.Digests[0], p.Name))
+		}
+	}
+	if len(lines) == 0 && n.floor.Floor().Len() > 0 {
+		return nil // not pulled yet: containerd pulls it with the first pod, and it is judged then
+	}
+	if len(lines) == 0 {
+		return fmt.Errorf("%w: %s holds no digest; crictl pull the pause image of containerd's configuration, and start again to see its line", errNoPause, n.config.Floor)
+	}
+	slices.Sort(lines)
+	return fmt.Errorf("%w; when the digest is the one you expect (any pod's pull can move the tag), add to %s: %s",
+		errNoPause, n.config.Floor, strings.Join(lines, " or "))
+}
+
+var errNoPause = errors.New("the node's pause image is not on the floor, and no pod could start")
+
+// start waits until containerd can be asked, and fails when the node could never be
+// gated as it is configured: an operator is to see that at once.
+func (n *Node) start(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := n.canEnforce(limited)
+		cancel()
+		if err == nil || errors.Is(err, errNoPause) || errors.Is(err, plugin.ErrCannotEnforce) {
+			return err
+		}
+		n.stayAway(fmt.Errorf("ask containerd at %s: %w", n.config.ContainerdAddress, err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// canEnforce tells whether the runtime of the moment can be made to fail closed, and pods could start.
+func (n *Node) canEnforce(ctx context.Context) error {
+	if n.shell.Mode != gate.Enforce {
+		return nil
+	}
+	version, err := n.client.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if err := plugin.CanEnforce("containerd", version); err != nil {
+		return err
+	}
+	return n.pauseOnFloor(ctx)
+}
