@@ -14,14 +14,23 @@ import (
 // Format is how an envelope is signed.
 type Format string
 
-// PKIX is a raw signature over a payload that travels beside it.
-const PKIX Format = "PKIX"
+// The formats.
+const (
+	// PKIX is a raw signature over a payload that travels beside it.
+	PKIX Format = "PKIX"
+	// PGP is an OpenPGP message with its signature attached (RFC 9580, section 10.3). It is
+	// the envelope's Signature, and what it signs the payload.
+	PGP Format = "PGP"
+	// JWT is a JSON Web Signature in compact form (RFC 7515, section 7.1), all of it in the
+	// envelope's Signature; the payload is among its claims.
+	JWT Format = "JWT"
+)
 
 // Envelope is one signature and what it signs, as read from a source: hostile until verified.
 type Envelope struct {
 	Format    Format
-	KeyID     string // the key id that the envelope names; not signed, only a hint which keys to try
-	Payload   []byte
+	KeyID     string // the key id that the envelope names; only a hint which keys to try. See Key.KeyIDs
+	Payload   []byte // of PKIX; that of PGP and JWT is within the signature
 	Signature []byte
 
 	sum [32]byte
@@ -49,11 +58,20 @@ func (e *Envelope) Sum() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// Statement is what a verified envelope says. Everything in it was under the signature.
+// Statement is what a verified envelope says. Everything in it was under the signature, or
+// under one that the key made over itself; all times are the signer's own word.
 type Statement struct {
 	Identity  image.Identity // repository normalised
-	Timestamp time.Time      // zero when the payload has none; the signer's own word
-	Expires   time.Time      // zero when the payload has none
+	Timestamp time.Time      // when the payload was made, a JWT's iat; zero when it does not say
+	NotBefore time.Time      // a JWT's nbf; zero when there is none
+	Expires   time.Time      // the earliest of those of payload, JWT and OpenPGP signature; zero when there is none
+
+	// Of PGP only: when the signature was made, and from when until when the key that made it
+	// is valid. KeyUntil is zero when the key has no end. SignedAt lies within, else the
+	// outcome is an ExpiredKey; whether that is enough once KeyUntil has passed is for the
+	// authority to say.
+	SignedAt          time.Time
+	KeyFrom, KeyUntil time.Time
 }
 
 // Outcome is what verifying an envelope under a key gave. It depends on nothing but
@@ -73,7 +91,7 @@ type Failure struct {
 
 func (f *Failure) Error() string { return string(f.Kind) + ": " + f.Detail }
 
-// FailureKind tells the two ways to fail apart.
+// FailureKind tells the ways to fail apart.
 type FailureKind string
 
 // The kinds of failure.
@@ -82,4 +100,8 @@ const (
 	BadSignature FailureKind = "bad signature"
 	// BadPayload: the signature is good, what it signs is not a statement about an image.
 	BadPayload FailureKind = "bad payload"
+	// RevokedKey: the signature is good, the key that made it is revoked.
+	RevokedKey FailureKind = "revoked key"
+	// ExpiredKey: the signature is good, and by its own word made after its key had expired.
+	ExpiredKey FailureKind = "expired key"
 )

@@ -13,15 +13,16 @@ import (
 	"fmt"
 )
 
-// Key is a public key that may sign attestations, and the one algorithm it does it with.
-// It is made by ParsePKIXKey or Sign and does not change.
+// Key is a public key that may sign attestations: one for PKIX envelopes and JWTs, with the
+// one algorithm it signs by, or an OpenPGP key with its subkeys. It does not change.
 type Key struct {
 	// ID is the name that envelopes and policies use for the key. It proves nothing: two keys
 	// may bear one id, and one key two.
 	ID string
 
-	public      crypto.PublicKey
+	public      crypto.PublicKey // nil of an OpenPGP key
 	algorithm   algorithm
+	pgp         *pgpKey // nil of all others
 	distinct    string
 	fingerprint [32]byte
 }
@@ -48,9 +49,8 @@ func newKey(id string, public crypto.PublicKey, name string) (*Key, error) {
 		return nil, err
 	}
 	if public, ok := public.(*rsa.PublicKey); ok {
-		// FIPS 186-5, A.1.1: odd and above 2^16. An even modulus is none.
-		if public.E <= 1<<16 || public.E%2 == 0 || public.N.Bit(0) == 0 {
-			return nil, fmt.Errorf("RSA key with public exponent %d: want an odd one above 65536, and an odd modulus", public.E)
+		if err := checkRSA(public); err != nil {
+			return nil, err
 		}
 	}
 	// Encoded anew, so that one key cannot count as two for the way it was written.
@@ -71,15 +71,36 @@ func newKey(id string, public crypto.PublicKey, name string) (*Key, error) {
 	}, nil
 }
 
-// Algorithm is the canonical name of the key's algorithm.
+// checkRSA holds a key to FIPS 186-5, A.1.1: an exponent that is odd and above 2^16. An even
+// modulus is none.
+func checkRSA(public *rsa.PublicKey) error {
+	if public.E <= 1<<16 || public.E%2 == 0 || public.N.Bit(0) == 0 {
+		return fmt.Errorf("RSA key with public exponent %d: want an odd one above 65536, and an odd modulus", public.E)
+	}
+	return nil
+}
+
+// Algorithm is the canonical name of the key's algorithm; "pgp" of an OpenPGP key, whose
+// signatures name theirs.
 func (k *Key) Algorithm() string { return k.algorithm.name }
 
+// KeyIDs are the ids under which envelopes may name the key: its ID, and of an OpenPGP key
+// also the fingerprints of the subkeys that may sign, and of each the last 16 digits (the
+// first of a version 6 key), which is what old programs write. All hex is in upper case.
+func (k *Key) KeyIDs() []string {
+	if k.pgp != nil {
+		return k.pgp.ids()
+	}
+	return []string{k.ID}
+}
+
 // Distinct tells keys apart for counting, whatever their ids and algorithms: the SHA-256 of
-// the SubjectPublicKeyInfo, in hex.
+// the SubjectPublicKeyInfo, in hex, or the fingerprint of an OpenPGP key's primary key.
 func (k *Key) Distinct() string { return k.distinct }
 
 // Fingerprint is a SHA-256 over all of the key that Verify looks at: format, algorithm and
-// public key. With Envelope.Sum it makes the key of a remembered Outcome.
+// public key; all packets of an OpenPGP key. With Envelope.Sum it makes the key of a
+// remembered Outcome.
 func (k *Key) Fingerprint() [32]byte { return k.fingerprint }
 
 func parsePublic(data []byte) (crypto.PublicKey, error) {

@@ -6,7 +6,21 @@ const (
 	MaxPayloadBytes = 64 << 10
 	// MaxKeyBytes bounds a key in PEM.
 	MaxKeyBytes = 16 << 10
+	// MaxPGPKeyBytes bounds an OpenPGP key as it is written.
+	MaxPGPKeyBytes = 64 << 10
+	// MaxPGPMessageBytes bounds an OpenPGP message, as it is written and decompressed.
+	MaxPGPMessageBytes = 256 << 10
+	// MaxPGPSignatures bounds the signatures of an OpenPGP message.
+	MaxPGPSignatures = 16
+	// MaxJWTBytes bounds a JSON Web Signature in compact form.
+	MaxJWTBytes = 64 << 10
 
+	// maxPGPSubkeys bounds the subkeys of an OpenPGP key, maxPGPPackets its packets.
+	maxPGPSubkeys = 32
+	maxPGPPackets = 1024
+	// The bounds of an RSA modulus in an OpenPGP key, in bits: below it is weak, above it slow.
+	minRSABits = 2048
+	maxRSABits = 8192
 	// maxDetailBytes bounds Failure.Detail, which may quote a stranger's envelope.
 	maxDetailBytes = 200
 )

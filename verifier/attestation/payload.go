@@ -45,27 +45,32 @@ type critical struct {
 	Type string `json:"type"`
 }
 
-// decodePayload reads a payload so that no two readers can disagree about it: names in
-// exact letter case, none unknown outside optional, none twice, nothing behind the end.
+// decodePayload reads a payload so that no two readers can disagree about it.
 func decodePayload(data []byte) (Statement, error) {
-	if !utf8.Valid(data) {
-		return Statement{}, errors.New("payload is not valid UTF-8")
-	}
 	var p payload
-	strictErrors, err := strictjson.UnmarshalStrict(data, &p)
-	if err == nil && len(strictErrors) > 0 {
-		err = strictErrors[0]
-	}
-	if err != nil {
+	if err := decodeStrict(data, &p); err != nil {
 		return Statement{}, fmt.Errorf("payload: %w", err)
-	}
-	if t := p.Critical.Type; t != typeSimpleSigning && t != typeBinauthz {
-		return Statement{}, fmt.Errorf("payload has type %.80q, want %q", t, typeSimpleSigning)
 	}
 	return p.statement()
 }
 
+// decodeStrict reads a JSON document: valid UTF-8, names in exact letter case, none twice,
+// none that into does not have, nothing behind the end.
+func decodeStrict(data []byte, into any) error {
+	if !utf8.Valid(data) {
+		return errors.New("not valid UTF-8")
+	}
+	strictErrors, err := strictjson.UnmarshalStrict(data, into)
+	if err == nil && len(strictErrors) > 0 {
+		err = strictErrors[0]
+	}
+	return err
+}
+
 func (p *payload) statement() (Statement, error) {
+	if t := p.Critical.Type; t != typeSimpleSigning && t != typeBinauthz {
+		return Statement{}, fmt.Errorf("payload has type %.80q, want %q", t, typeSimpleSigning)
+	}
 	digest, err := image.ParseDigest(p.Critical.Image.DockerManifestDigest)
 	if err != nil {
 		return Statement{}, fmt.Errorf("docker-manifest-digest: %w", err)

@@ -155,7 +155,7 @@ func TestANewPayloadSaysWhatItWasMadeFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := decodePayload(data)
-	if err != nil || got != (Statement{identity, at.Truncate(time.Second).UTC(), expires.Truncate(time.Second).UTC()}) {
+	if err != nil || got != (Statement{Identity: identity, Timestamp: at.Truncate(time.Second).UTC(), Expires: expires.Truncate(time.Second).UTC()}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }

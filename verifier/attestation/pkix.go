@@ -10,6 +10,9 @@ import (
 // verifyPKIX verifies a raw signature over the payload itself, without any framing, as
 // Kritis and Binary Authorization make it, and reads the payload only if that is good.
 func verifyPKIX(key *Key, env *Envelope) Outcome {
+	if key.public == nil {
+		return failed(BadSignature, "the key is not one for raw signatures")
+	}
 	if len(env.Payload) > MaxPayloadBytes {
 		return failed(BadSignature, fmt.Sprintf("payload of %d bytes: at most %d are read", len(env.Payload), MaxPayloadBytes))
 	}

@@ -7,7 +7,8 @@ import (
 )
 
 // Verify tells whether the signature of an envelope verifies under a key, and what the
-// envelope then says. The envelope's key id plays no part, nor does the key's.
+// envelope then says. The key's id plays no part, so that Key.Fingerprint and Envelope.Sum
+// determine the outcome; the envelope's only in that a JWT must bear it.
 func Verify(key *Key, env *Envelope) Outcome {
 	if key == nil || env == nil {
 		return failed(BadSignature, "there is no key or no envelope")
@@ -15,6 +16,10 @@ func Verify(key *Key, env *Envelope) Outcome {
 	switch env.Format {
 	case PKIX:
 		return verifyPKIX(key, env)
+	case PGP:
+		return verifyPGP(key, env)
+	case JWT:
+		return verifyJWT(key, env)
 	}
 	return failed(BadSignature, fmt.Sprintf("unknown format %q", env.Format))
 }
