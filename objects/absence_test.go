@@ -71,7 +71,7 @@ func TestPoliciesInForceAreNotUndoneByWhatIsNoPolicy(t *testing.T) {
 	b.write("a.yaml", broken)
 	b.wants("a broken file back", b.settled(), isPolicyProd, isRevocation, isAuthority, "stale")
 	b.wants("a broken file back, after a restart", b.open(), isPolicyProd, isRevocation, isAuthority, "stale")
-	b.write("a.yaml", auditing)
+	b.replace("a.yaml", auditing)
 	b.wants("a policy back", b.settled(), isPolicyProd, "AdmissionAllowlist l")
 	b.remove("a.yaml", "c.yaml")
 	b.wants("stopped on purpose", b.settled())

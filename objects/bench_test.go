@@ -64,6 +64,13 @@ func (b *bench) write(name, text string) {
 	b.touch(b.path(name))
 }
 
+// replace puts a file in place by rename, as whoever wants it believed at once.
+func (b *bench) replace(name, text string) {
+	b.Helper()
+	b.write("."+name, text)
+	b.must(os.Rename(b.path("."+name), b.path(name)))
+}
+
 func (b *bench) touch(path string) {
 	b.Helper()
 	b.written++
@@ -100,6 +107,14 @@ func (b *bench) open() crds.Set {
 	set, err := b.tryOpen()
 	b.must(err)
 	return set
+}
+
+// after is what is in force when nothing happens for so long.
+func (b *bench) after(d time.Duration) crds.Set {
+	b.Helper()
+	b.now = b.now.Add(d)
+	b.folder.look(b.now)
+	return b.folder.set()
 }
 
 // settled is what is in force once everything in the folder stood still.

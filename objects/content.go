@@ -15,6 +15,8 @@ type content struct {
 	fault    string // why there are no objects; empty when the file could be read
 	notOwned bool   // the fault is errNotOwned
 	read     time.Time
+	since    time.Time // when the file was first seen as it is
+	whole    bool      // it is not being written in place: what it lost, it was meant to lose
 }
 
 // decode makes the content of a file of its bytes, if they fit in what is left of the limits.

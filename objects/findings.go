@@ -80,8 +80,7 @@ func (f *findings) setTrouble(trouble string, notOwned bool) (changed bool) {
 func (f *findings) follow(name string, s stamp, now time.Time) (changed, still bool) {
 	seen, ok := f.sightings[name]
 	if !ok || seen.stamp != s {
-		seen = sighting{s, now}
-		f.sightings[name] = seen
+		seen = f.sight(name, s, now)
 	}
 	old, read := f.contents[name]
 	if read && old.stamp == s && (old.fault == "" || now.Sub(old.read) < rescan) {
@@ -98,13 +97,24 @@ func (f *findings) follow(name string, s stamp, now time.Time) (changed, still b
 	c, stamp := f.read(name, s)
 	if stamp != s { // written to since the folder was listed
 		f.left = f.left.plus(-1, old)
-		f.sightings[name] = sighting{stamp, now}
+		f.sight(name, stamp, now)
 		return false, false
 	}
-	c.stamp, c.read = s, now
+	c.stamp, c.read, c.since, c.whole = s, now, seen.since, whole(old.stamp, s, now)
 	f.left = f.left.plus(-1, c)
 	f.contents[name] = c
 	return !read || c.fault == "" || c.fault != old.fault, true
+}
+
+// sight notes that a file is another than before, so that neither it nor what was read of
+// it stands still.
+func (f *findings) sight(name string, s stamp, now time.Time) sighting {
+	if c, ok := f.contents[name]; ok {
+		c.since = now
+		f.contents[name] = c
+	}
+	f.sightings[name] = sighting{s, now}
+	return f.sightings[name]
 }
 
 // read reads a file that had the stamp s, and returns the one it has.

@@ -1,6 +1,18 @@
 // Package objects is about where objects come from: it turns a policy folder into the
 // set that is in force, and keeps to the rule that a folder which is broken, emptied or
 // gone is no permission.
+//
+// A file is read when it stood still for a moment, and what it adds is in force within a
+// second. So is what it takes away, where the file was replaced by rename (mv, the links
+// of a ConfigMap volume) or removed. A file that was written in place (cp, many editors)
+// and lost something that restricts may be half written: a policy, an authority, a
+// revocation, or a part of one. Its last objects stay in force, the set is stale and says
+// so, until the file has what was missing again or stood still for ten seconds. After a
+// restart nobody knows how a file was written; what it lost since the set was kept is
+// believed if the file is older than that by the wall clock.
+//
+// What the folder held last stays in force, too, when it holds no policy any more. An
+// operator can give that set up (Kept, AcceptEmpty).
 package objects
 
 import (
@@ -38,9 +50,11 @@ type Folder struct {
 	options FolderOptions
 	found   findings
 
-	held   held
-	stale  string // crds.Set.Stale
-	absent bool   // stale because the folder holds no policy any more
+	held    held
+	stale   string   // crds.Set.Stale
+	absent  bool     // stale because the folder holds no policy any more
+	doubted []string // names of files that lost something which is not believed yet
+	usedUp  stamp    // of the last acceptance that was looked at
 
 	unproven string // why the kept copy could not be read; empty once another took its place
 	unkept   bool   // held and absent are not in the kept copy yet
@@ -81,6 +95,10 @@ func makeStateDir(dir string, owned bool) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	return checkState(dir, owned)
+}
+
+func checkState(dir string, owned bool) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
@@ -114,10 +132,14 @@ func (f *Folder) start(now func() time.Time, wait func(time.Duration)) error {
 	if f.found.missing && !proven {
 		return fmt.Errorf("policy folder: %s does not exist", f.options.Dir)
 	}
-	f.judge()
+	given := f.acceptance()
+	f.judge(now(), given)
 	f.keep()
 	if f.unsaved != "" {
 		return fmt.Errorf("keep the policies: %s", f.unsaved)
+	}
+	if given != "" {
+		f.useUp()
 	}
 	return nil
 }
@@ -126,35 +148,65 @@ func (f *Folder) start(now func() time.Time, wait func(time.Duration)) error {
 // before, and whether files are in motion, so that the next look should be soon.
 func (f *Folder) look(now time.Time) (changed, moving bool) {
 	changed, inMotion := f.found.look(now)
-	if changed {
-		f.judge()
+	given := ""
+	if len(inMotion) == 0 {
+		given = f.acceptance()
+	}
+	if changed || given != "" || f.doubtOver(now) {
+		f.judge(now, given)
+		changed = true
 	}
 	if f.keep() {
 		changed = true
 	}
+	if given != "" { // only now: if this ends in between, it is the old set that is kept, or the new one
+		f.useUp()
+	}
 	return changed, len(inMotion) > 0
 }
 
+// awaited tells whether what makes the set stale may be over, which no event reports.
+func (f *Folder) awaited(now time.Time) bool {
+	return f.doubtOver(now) || (f.absent && f.offered())
+}
+
 // judge decides what is in force: what the folder holds, or what was in force before.
-func (f *Folder) judge() {
-	next := f.held.next(f.found.contents)
-	stale := ""
+// given is the hash of the set that an operator gave up, or empty.
+func (f *Folder) judge(at time.Time, given string) {
+	next := f.held.next(f.found.contents, at)
+	now := next.objects(true)
+	if f.absent {
+		// A broken file still stands for the policies it held. Once they are kept in force
+		// because of absence it does not: the kept policies are the better answer.
+		now = next.certain()
+	}
+	f.doubted = next.doubted()
+	stale, accepted := "", false
 	switch {
 	case f.found.trouble != "":
 		stale = f.found.trouble
 	case f.unproven != "" && !slices.ContainsFunc(next.objects(false), isPolicy):
 		f.held = next // beside the fault that set adds
-	// A broken file still stands for the policies it held. Once they are kept in force
-	// because of absence it does not: the kept policies are the better answer.
-	case vanished(f.held.objects(true), next.objects(!f.absent)):
-		held, more := f.held.withRevocations(next)
+	case !vanished(f.held.objects(true), now):
+		f.held, f.unkept = next, true
+		f.absent, f.unproven = false, ""
+	case f.accepts(given):
+		f.options.Log.Warn("the policies that stayed in force are given up by an operator", "hash", given, "objects", len(f.held.objects(true)))
+		accepted = true
+		f.held, f.unkept = held{}.next(f.found.contents, at), true
+		f.absent, f.doubted = false, nil
+	default:
+		held, more := f.held.withRevocations(f.found.contents)
 		f.held = held
 		f.unkept = f.unkept || !f.absent || more
 		f.absent = true
 		stale = f.absence()
-	default:
-		f.held, f.unkept = next, true
-		f.absent, f.unproven = false, ""
+	}
+	if stale == "" && len(f.doubted) > 0 {
+		stale = f.doubt(next)
+	}
+	if given != "" && !accepted {
+		f.options.Log.Warn("giving up the policies is ignored: that set is not the one in force, or the folder holds policies or files that cannot be read", "hash", given)
 	}
 	if stale != "" && stale != f.stale {
 		f.options.Log.Warn("the last policies stay in force", "reason", stale)
@@ -177,7 +229,7 @@ func (f *Folder) absence() string {
 	if faulty > 0 {
 		text += fmt.Sprintf(" (%d of its files cannot be read)", faulty)
 	}
-	return text + "; what it held last stays in force until policies are there again"
+	return text + "; what it held last stays in force until policies are there again, or an operator gives it up"
 }
 
 // set is what is in force as others see it.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/crds/horkos"
@@ -17,13 +18,15 @@ type held map[string]heldFile
 type heldFile struct {
 	objects []crds.Object
 	fault   string
+	lost    []string // what the file does not hold any more, which is not believed: these are its last objects
 }
 
-// next is what would be in force with the contents found now, last having been in force.
-// A file that cannot be read, or that holds nothing where it held something, is a fault.
-func (last held) next(now map[string]content) held {
-	next := make(held, len(now))
-	for name, c := range now {
+// next is what would be in force with the contents found by then, last having been in force.
+// A file that cannot be read, or that holds nothing where it held something, is a fault;
+// one that may be half written keeps its last objects.
+func (last held) next(found map[string]content, at time.Time) held {
+	next := make(held, len(found))
+	for name, c := range found {
 		was := last[name].objects
 		switch {
 		case c.fault != "":
@@ -32,6 +35,12 @@ func (last held) next(now map[string]content) held {
 			next[name] = heldFile{objects: was, fault: "holds no object any more; to withdraw what it held, remove the file"}
 		default:
 			next[name] = heldFile{objects: c.objects}
+			if c.believes(at) {
+				continue
+			}
+			if missing := lost(was, c.objects); len(missing) > 0 {
+				next[name] = heldFile{objects: was, lost: missing}
+			}
 		}
 	}
 	return next
@@ -39,14 +48,14 @@ func (last held) next(now map[string]content) held {
 
 // withRevocations adds the revocations found now to what stays in force, since they can
 // only tighten, and tells whether there were any more.
-func (last held) withRevocations(now held) (with held, more bool) {
+func (last held) withRevocations(found map[string]content) (with held, more bool) {
 	known := make(map[string]bool)
 	for _, o := range last.objects(true) {
 		known[string(o.Canonical())] = true
 	}
 	with = maps.Clone(last)
-	for name, file := range now {
-		for _, o := range file.objects {
+	for name, c := range found {
+		for _, o := range c.objects {
 			if !revokes(o) || known[string(o.Canonical())] {
 				continue
 			}
@@ -68,6 +77,13 @@ func (h held) objects(withFaulty bool) []crds.Object {
 		}
 	}
 	return objects
+}
+
+// certain are the objects of the files that are read and believed.
+func (h held) certain() []crds.Object {
+	sure := maps.Clone(h)
+	maps.DeleteFunc(sure, func(_ string, f heldFile) bool { return f.fault != "" || len(f.lost) > 0 })
+	return sure.objects(false)
 }
 
 // set is what is in force as others see it. path makes the path of a file of its name.

@@ -50,12 +50,17 @@ func writeKept(dir string, h held, absent bool) error {
 	if err != nil {
 		return err
 	}
-	// One daemon owns the state folder: a fixed name leaves at most one file behind.
-	temporary := filepath.Join(dir, keptName+".new")
+	return replaceSynced(dir, keptName, text)
+}
+
+// replaceSynced writes a file of the state folder, with mode 0600, and returns when it is on disk.
+func replaceSynced(dir, name string, text []byte) error {
+	// One process writes a name: a fixed one leaves at most one file behind.
+	temporary := filepath.Join(dir, name+".new")
 	if err := writeSynced(temporary, text); err != nil {
 		return err
 	}
-	if err := os.Rename(temporary, filepath.Join(dir, keptName)); err != nil {
+	if err := os.Rename(temporary, filepath.Join(dir, name)); err != nil {
 		return err
 	}
 	return syncFolder(dir)

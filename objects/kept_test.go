@@ -99,7 +99,7 @@ func TestAStateFolderThatCannotBeWritten(t *testing.T) {
 		b.write("a.yaml", enforcing)
 		b.open()
 		b.must(os.RemoveAll(b.state))
-		b.write("a.yaml", elsewhere)
+		b.replace("a.yaml", elsewhere)
 		b.wants("without it", b.settled(), isPolicyTest, "fault of policy-folder.json in none")
 		b.must(os.Mkdir(b.state, 0o700))
 		b.wants("with it", b.settled(), isPolicyTest)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/horkos/horkos/crds"
 )
@@ -35,7 +36,7 @@ func load(stdin io.Reader, paths []string) (crds.Set, error) {
 			l.file(path)
 		}
 	}
-	return held{}.next(l.contents).set(func(path string) string { return path }), nil
+	return held{}.next(l.contents, time.Time{}).set(func(path string) string { return path }), nil
 }
 
 // loader gathers contents by path, so that a file named twice is read once.

@@ -27,6 +27,7 @@ func (f *Folder) Run(ctx context.Context, take func(crds.Set)) error {
 			timer.Reset(settle)
 		}
 	}
+	var over <-chan time.Time // when to see whether what makes the set stale is over
 	for {
 		select {
 		case <-ctx.Done():
@@ -37,6 +38,12 @@ func (f *Folder) Run(ctx context.Context, take func(crds.Set)) error {
 		case <-w.errors: // too many events, for one: what was missed is found by looking
 			soon()
 			continue
+		case <-over:
+			over = time.After(hurry)
+			if f.awaited(time.Now()) {
+				soon()
+			}
+			continue
 		case <-timer.C:
 		}
 		watching := w.renew()
@@ -44,6 +51,10 @@ func (f *Folder) Run(ctx context.Context, take func(crds.Set)) error {
 		changed, moving := f.look(now)
 		if changed {
 			take(f.set())
+		}
+		over = nil
+		if f.stale != "" {
+			over = time.After(hurry)
 		}
 		wait := rescan
 		switch {

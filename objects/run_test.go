@@ -70,7 +70,7 @@ func TestAChangeIsInForceWithinASecond(t *testing.T) {
 	}
 	r.write("b.yaml", elsewhere)
 	within("a file added", r.inForce(isPolicyProd, isPolicyTest))
-	r.write("a.yaml", authority)
+	r.replace("a.yaml", authority)
 	within("a file replaced", r.inForce(isAuthority, isPolicyTest))
 	r.remove("a.yaml")
 	within("a file removed", r.inForce(isPolicyTest))
@@ -85,7 +85,7 @@ func TestAChangeIsInForceWithinASecond(t *testing.T) {
 	within("the folder removed", r.inForce("fault of a.yaml in prod", "stale"))
 	r.must(os.Rename(r.dir+".old", r.dir))
 	within("the first one back", r.inForce(isPolicyTest))
-	r.write("b.yaml", auditing)
+	r.replace("b.yaml", auditing)
 	within("and followed", r.inForce(isPolicyProd))
 }
 

@@ -1,6 +1,7 @@
 package suites
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +45,7 @@ func TestWhateverHappensToThePoliciesNothingOpens(t *testing.T) {
 			f.policy("policy.yaml", whole+"---\n{broken: [")
 		}},
 		{name: "a file that is half written", text: "cannot be understood", harm: func(t *testing.T) {
-			write(t, file("policy.yaml"), whole[:len(whole)-40])
+			write(t, file("policy.yaml"), whole[:len(whole)-5]) // within a list: it does not parse
 		}},
 		{name: "a file that is emptied", text: "cannot be understood", harm: func(t *testing.T) {
 			write(t, file("policy.yaml"), "")
@@ -175,6 +176,57 @@ func clearFolder(t *testing.T, dir string) {
 	for _, e := range entries {
 		remove(t, filepath.Join(dir, e.Name()))
 	}
+}
+
+// TestAPolicyFileRewrittenInPlaceThatPausesOpensNothing: what is written until then parses,
+// and the policy in the rest of the file is no less in force, also over a restart.
+func TestAPolicyFileRewrittenInPlaceThatPausesOpensNothing(t *testing.T) {
+	f := newFixture(t, func(o *setup) { o.node.DefaultAction = "allow" })
+	evil := f.push(miner+":1", harness.Image{Seed: "evil"})
+	first := authority(shop, "release", f.release) + policy(shop, "release", "release")
+	rest := authority("bank", "release", f.release) + policy("bank", "release", "release")
+	f.inForce("policy.yaml", first+rest)
+	bank := f.pod("bank")
+	refusedHalfWritten := func(f *fixture) {
+		f.Helper()
+		f.eventually("the gate says that it is not ready", func() error {
+			if ready, body := f.ready(); ready || !strings.Contains(body, "policy.yaml is being rewritten, or lost ") {
+				return fmt.Errorf("ready %v: %s", ready, body)
+			}
+			return nil
+		})
+		f.refused(bank, harness.ContainerConfig{Image: evil.ByDigest()}, "no attestation found")
+	}
+
+	file, err := os.Create(filepath.Join(f.node.PolicyDir, "policy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(first); err != nil {
+		t.Fatal(err)
+	}
+	refusedHalfWritten(f)
+	if _, err := file.WriteString("# slowly\n"); err != nil { // however slow this machine is
+		t.Fatal(err)
+	}
+	f.sub("and over a restart of the daemon", func(t *testing.T, f *fixture) {
+		if err := f.node.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.node.Launch(); err != nil {
+			t.Fatal(err)
+		}
+		refusedHalfWritten(f)
+	})
+	if _, err := file.WriteString(rest); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("the whole file is in force, and the gate ready", func() error {
+		_, err := f.node.Get(f.ctx, "/readyz")
+		return err
+	})
+	f.refused(bank, harness.ContainerConfig{Image: evil.ByDigest()}, "no attestation found")
 }
 
 // TestPoliciesSetToAuditMayGo: the way to stop on purpose.
