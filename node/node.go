@@ -111,7 +111,6 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	group.Go(func() error { return n.prefetch.Run(ctx) })
 	group.Go(func() error { return n.index.Run(ctx) })
 	group.Go(func() error { return n.sweepOnChange(ctx) })
-	group.Go(func() error { return n.plugin.JudgeSandboxes(ctx) })
 	group.Go(func() error {
 		if err := n.start(ctx); err != nil {
 			return err

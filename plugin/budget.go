@@ -11,6 +11,8 @@ import (
 const (
 	DefaultMaxSpecBytes = 128 << 10
 	DefaultMaxSyncBytes = 3584 << 10
+	// fairBytes is more than ordinary pods and containers are, which have 1 to 8 KiB.
+	fairBytes = 16 << 10
 	// MaxObjectBytes is the largest object on a node with which it is safe to register.
 	MaxObjectBytes = 512 << 10
 )
@@ -67,8 +69,13 @@ func (b *budget) dropLocked(id string) {
 	}
 }
 
-// add counts an object, or says why it must not come onto the node. With over, the node
-// is over its budget all the same, by no fault of this namespace: to be reported.
+// add counts an object, or says why it must not come onto the node. With over, an object
+// that was not there before lifts the node over its budget by no fault of its own or of
+// its namespace: to be reported.
+//
+// On a node over its budget no namespace gets more than a third, and nobody gets large
+// objects in, so that several namespaces cannot fill it together either. What is left are
+// ordinary objects, up to twice the budget.
 func (b *budget) add(id, what, namespace string, bytes int) (refusal string, over bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,14 +83,30 @@ func (b *budget) add(id, what, namespace string, bytes int) (refusal string, ove
 		return fmt.Sprintf("the %s is %d bytes, at most %d are allowed: it would endanger the runtime's synchronisation with its plugins; "+
 			"enableServiceLinks: false makes it smaller where the namespace has many services", what, bytes, b.maxSpec), false
 	}
+	_, known := b.objects[id]
 	b.dropLocked(id)
 	total, space := b.total+bytes, b.spaces[namespace]+bytes
-	if over = total > b.maxSync; over && space*3 > total {
-		return fmt.Sprintf("the pods and containers of the node would be %d bytes, at most %d are allowed, and namespace %s holds %d of them; "+
-			"enableServiceLinks: false makes containers smaller", total, b.maxSync, namespace, space), over
+	if total > b.maxSync {
+		if why := b.unfair(what, namespace, total, space, bytes); why != "" {
+			return fmt.Sprintf("the pods and containers of the node would be %d bytes, at most %d are allowed, %s; "+
+				"enableServiceLinks: false makes containers smaller", total, b.maxSync, why), true
+		}
 	}
 	b.objects[id] = object{namespace, bytes}
 	b.total, b.spaces[namespace] = total, space
 	b.changed(total)
-	return "", over
+	return "", total > b.maxSync && !known
+}
+
+// unfair says why an object gets no room on a node over its budget.
+func (b *budget) unfair(what, namespace string, total, space, bytes int) string {
+	switch {
+	case space*3 > total:
+		return fmt.Sprintf("and namespace %s holds %d of them", namespace, space)
+	case bytes > fairBytes:
+		return fmt.Sprintf("and the %s is %d of them: over the limit at most %d get in", what, bytes, fairBytes)
+	case total > 2*b.maxSync:
+		return fmt.Sprintf("and over %d nothing gets in", 2*b.maxSync)
+	}
+	return ""
 }

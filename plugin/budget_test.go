@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -39,34 +40,62 @@ func TestANodeAtItsBudgetIsFull(t *testing.T) {
 	}
 }
 
-func TestOnlyANamespaceWithOverAThirdIsRefusedOnAFullNode(t *testing.T) {
+func TestOnAFullNodeOnlyTheFairGetRoom(t *testing.T) {
+	const limit = 10 * fairBytes
 	tests := []struct {
-		name    string
-		own     int // what the namespace has
-		others  int
-		bytes   int
-		refused bool
+		name   string
+		own    int // what the namespace has
+		others int
+		bytes  int
+		why    string // of the refusal; empty: it is let pass, and reported
 	}{
-		{"exactly a third is reported", 90, 200, 10, false},
-		{"one byte over a third is refused", 91, 200, 10, true},
-		{"a namespace without anything is reported", 0, 290, 1, false},
+		{"exactly a third of the sum", 4*fairBytes - 1, 8 * fairBytes, 1, ""},
+		{"one byte over a third", 4 * fairBytes, 8 * fairBytes, 1, "namespace shop holds 65537"},
+		{"nothing yet, and an ordinary object", 0, limit, 1, ""},
+		{"nothing yet, and a fair object", 0, limit, fairBytes, ""},
+		{"nothing yet, and one byte over what is fair", 0, limit, fairBytes + 1, "the container is 16385 of them: over the limit at most 16384 get in"},
+		{"an ordinary object up to twice the budget", 0, 2*limit - 1, 1, ""},
+		{"one byte over twice the budget", 0, 2 * limit, 1, "over 327680 nothing gets in"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b, total := newTestBudget(1000, 250)
+			b, total := newTestBudget(limit, limit)
 			b.reset(map[string]object{"own": {"shop", tt.own}, "others": {"kube-system", tt.others}})
 			refusal, over := b.add("new", "container", "shop", tt.bytes)
-			if !over || (refusal != "") != tt.refused {
-				t.Errorf("refusal %q, over %v", refusal, over)
+			if !over || (refusal != "") != (tt.why != "") || !strings.Contains(refusal, tt.why) {
+				t.Errorf("refusal %q, over %v, want %q", refusal, over, tt.why)
 			}
 			want := tt.own + tt.others
-			if !tt.refused {
+			if tt.why == "" {
 				want += tt.bytes
 			}
 			if *total != want {
 				t.Errorf("the total is %d, want %d", *total, want)
 			}
 		})
+	}
+}
+
+func TestSeveralNamespacesCannotFillANodeTogether(t *testing.T) {
+	b, total := newTestBudget(DefaultMaxSpecBytes, DefaultMaxSyncBytes)
+	for i := range 400 {
+		b.add(fmt.Sprint(i), "pod", fmt.Sprint("tenant-", i%4), 120<<10)
+	}
+	if *total > DefaultMaxSyncBytes {
+		t.Errorf("four namespaces have %d bytes, over %d", *total, DefaultMaxSyncBytes)
+	}
+	if refusal, _ := b.add("honest", "container", "shop", 8<<10); refusal != "" {
+		t.Errorf("an ordinary container is refused: %s", refusal)
+	}
+}
+
+func TestAnObjectOnAFullNodeIsReportedOnce(t *testing.T) {
+	b, _ := newTestBudget(100, 100)
+	b.reset(map[string]object{"others": {"kube-system", 100}})
+	for i, want := range []bool{true, false} {
+		if refusal, over := b.add("a", "container", "shop", 10); refusal != "" || over != want {
+			t.Errorf("time %d: %q, over %v", i, refusal, over)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,8 @@ func newConnection(p *Plugin) (*connection, error) {
 		stub.WithPluginIdx(Index),
 		stub.WithSocketPath(p.Socket),
 		stub.WithDialer(c.trunk.dial),
-		// Runtimes that know failure policies refuse what the plugin could not answer.
-		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true, KeepConnected: true}),
+		// Runtimes that know failure policies refuse what an enforcing gate could not answer.
+		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: p.Shell.Mode == gate.Enforce, KeepConnected: true}),
 		stub.WithLogger(logger{p.Log}),
 	)
 	if err != nil {
@@ -44,50 +45,71 @@ func newConnection(p *Plugin) (*connection, error) {
 	return c, nil
 }
 
-// run registers, and returns why when the connection is over.
-func (c *connection) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+// run registers. When the connection is over it returns for how long the plugin was
+// synchronised, and why it is not any more.
+func (c *connection) run(ctx context.Context) (synchronized time.Duration, err error) {
+	connected, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var failure error
 	done := newMark()
 	go func() {
-		failure = c.stub.Run(ctx)
+		failure = c.stub.Run(connected)
 		done.set()
 	}()
-	err := c.watch(ctx, done)
+	synchronized, err = c.watch(ctx, done)
 	cancel()
 	c.end(done)
-	if err == nil {
-		err = failure
+	if errors.Is(failure, context.Canceled) {
+		failure = nil // by the above, for the connection is gone
 	}
-	if err == nil {
-		err = io.EOF
+	err = fmt.Errorf("the connection to the runtime's NRI: %w", cmp.Or(err, failure, io.EOF))
+	if ctx.Err() == nil && c.configured.isSet() && !c.synced.isSet() {
+		err = c.unsynchronized(err)
 	}
-	return fmt.Errorf("the connection to the runtime's NRI: %w", err)
+	return synchronized, err
 }
 
-// watch follows the connection until it is over. It returns nil where the stub knows why.
-func (c *connection) watch(ctx context.Context, done mark) error {
+// unsynchronized says what a runtime had to tell that got no further than the configuration:
+// of too large a node it cannot, and nobody but the node's owner can mend that.
+func (c *connection) unsynchronized(err error) error {
+	c.held = "not synchronised by the runtime, whose log says why"
+	if c.Explain != nil {
+		if what := c.Explain(); what != "" {
+			c.held += "; on the node are " + what
+		}
+	}
+	return fmt.Errorf("%s: %w", c.held, err)
+}
+
+// watch follows the connection until it is over. It returns no error where the stub knows why.
+func (c *connection) watch(ctx context.Context, done mark) (synchronized time.Duration, err error) {
 	limit := time.NewTimer(syncTimeout)
 	defer limit.Stop()
+	var since time.Time
+	defer func() {
+		if !since.IsZero() {
+			synchronized = time.Since(since)
+		}
+	}()
 	configured, synced := c.configured.c, c.synced.c
 	for {
 		select {
 		case <-done.c:
-			return nil
+			return 0, nil
 		case <-c.trunk.closed.c:
-			return nil
+			return 0, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, ctx.Err()
 		case <-limit.C:
-			return fmt.Errorf("not synchronised by the runtime within %s: see its log", syncTimeout)
+			return 0, fmt.Errorf("given up after %s", syncTimeout)
 		case <-configured:
 			configured = nil
-			c.set(State{Connected: true, Problem: "not synchronised by the runtime yet"})
+			c.set(State{Connected: true, Problem: cmp.Or(c.held, "not synchronised by the runtime yet")})
 		case <-synced:
 			// The stub says it is started even when the runtime gave up on synchronising it.
 			configured, synced = nil, nil
 			limit.Stop()
+			since, c.held = time.Now(), ""
 			c.set(State{Connected: true, Synchronized: true})
 			c.Log.Info("registered with the runtime and synchronised", "plugin", Index+"-"+c.name())
 		}
@@ -109,7 +131,8 @@ func (c *connection) end(done mark) {
 	<-done.c
 }
 
-// Configure refuses to enforce at a runtime that cannot be made to fail closed.
+// Configure refuses to enforce at a runtime that cannot be made to fail closed, and
+// subscribes: to CreateContainer only where the answer counts there (see CreateContainer).
 func (c *connection) Configure(_ context.Context, _, runtime, version string) (api.EventMask, error) {
 	if !c.asked.set() {
 		return 0, errors.New("the connection is given up, or was configured")
@@ -121,7 +144,13 @@ func (c *connection) Configure(_ context.Context, _, runtime, version string) (a
 	}
 	c.setTimeout(c.stub.RequestTimeout())
 	c.configured.set()
-	return 0, nil
+	var events api.EventMask
+	events.Set(api.Event_RUN_POD_SANDBOX, api.Event_REMOVE_POD_SANDBOX, api.Event_VALIDATE_CONTAINER_ADJUSTMENT,
+		api.Event_STOP_CONTAINER, api.Event_REMOVE_CONTAINER)
+	if c.Shell.Mode == gate.Enforce && skipsTheDead(version, c.stub.RuntimeNRIVersion()) {
+		events.Set(api.Event_CREATE_CONTAINER)
+	}
+	return events, nil
 }
 
 // Synchronize is answered at once, or the runtime gives up on the plugin; the sandboxes
@@ -139,6 +168,15 @@ type mark struct {
 }
 
 func newMark() mark { return mark{c: make(chan struct{}), once: new(sync.Once)} }
+
+func (m mark) isSet() bool {
+	select {
+	case <-m.c:
+		return true
+	default:
+		return false
+	}
+}
 
 // set tells whether it was the first to set it.
 func (m mark) set() (first bool) {

@@ -85,14 +85,26 @@ func (registry) UpdateContainers(context.Context, *api.UpdateContainersRequest) 
 
 // configure does it as containerd of that version, with a request timeout of 8 s.
 func (p *peer) configure(t *testing.T, version string) (*api.ConfigureResponse, error) {
-	return p.Configure(t.Context(), &api.ConfigureRequest{RuntimeName: "containerd", RuntimeVersion: version, NRIVersion: "v0.12.3",
+	return p.configureNRI(t, version, "v0.12.3")
+}
+
+func (p *peer) configureNRI(t *testing.T, version, nri string) (*api.ConfigureResponse, error) {
+	return p.Configure(t.Context(), &api.ConfigureRequest{RuntimeName: "containerd", RuntimeVersion: version, NRIVersion: nri,
 		RegistrationTimeout: 5000, RequestTimeout: 8000})
 }
 
 // start runs a plugin at the runtime; the returned function ends it, and waits for it.
 func (r *runtime) start(node *fakeNode, mode gate.Mode) (p *Plugin, stop func()) {
 	r.t.Helper()
-	p = node.plugin(r.t, func(o *Options) { o.Socket, o.Shell.Mode = r.socket, mode })
+	return r.startWith(node, func(o *Options) { o.Shell.Mode = mode })
+}
+
+func (r *runtime) startWith(node *fakeNode, change func(*Options)) (p *Plugin, stop func()) {
+	r.t.Helper()
+	p = node.plugin(r.t, func(o *Options) {
+		o.Socket = r.socket
+		change(o)
+	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -160,10 +172,6 @@ func TestThePluginIsReadyWhenItWasSynchronised(t *testing.T) {
 	if policy := response.GetFailurePolicy(); !policy.GetFailRequest() || !policy.GetKeepConnected() {
 		t.Errorf("the failure policy is %v", policy)
 	}
-	events := api.EventMask(response.GetEvents())
-	if !events.IsSet(api.Event_VALIDATE_CONTAINER_ADJUSTMENT) {
-		t.Errorf("subscribed to %s", events.PrettyString())
-	}
 	node.becomes(t, func(s State) bool { return s.Connected && !s.Synchronized && s.Problem != "" })
 	if d := p.deadline(); d != 2*time.Second {
 		t.Errorf("the deadline is %s, want a quarter of the runtime's 8 s", d)
@@ -204,8 +212,92 @@ func TestAnAuditingGateTakesAnyRuntime(t *testing.T) {
 	r := startRuntime(t)
 	_, stop := r.start(&fakeNode{}, gate.Audit)
 	defer stop()
-	if _, err := receive(t, r.plugins).configure(t, "1.7.0"); err != nil {
-		t.Error(err)
+	response, err := receive(t, r.plugins).configure(t, "1.7.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.GetFailurePolicy().GetFailRequest() {
+		t.Error("its absence is to refuse containers")
+	}
+}
+
+func TestTheStateSaysWhatKeepsTheRuntimeFromSynchronisingUntilItDoes(t *testing.T) {
+	r, node := startRuntime(t), &fakeNode{}
+	_, stop := r.startWith(node, func(o *Options) { o.Explain = func() string { return "shop 9 MB, blog 1 MB" } })
+	defer stop()
+	explained := func(connected bool) func(State) bool {
+		return func(s State) bool {
+			return s.Connected == connected && !s.Synchronized && strings.Contains(s.Problem, "not synchronised") && strings.Contains(s.Problem, "shop 9 MB")
+		}
+	}
+	configure := func() *peer {
+		p := receive(t, r.plugins)
+		if _, err := p.configure(t, "2.4.2"); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := configure()
+	p.mux.Close() // as the adaptation does when it gives up
+	node.becomes(t, explained(false))
+	p = configure()
+	node.becomes(t, explained(true))
+	if _, err := p.Synchronize(t.Context(), &api.SynchronizeRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	node.becomes(t, func(s State) bool { return s == State{Connected: true, Synchronized: true} })
+	p.mux.Close()
+	node.becomes(t, func(s State) bool { return !s.Connected && !strings.Contains(s.Problem, "shop") })
+}
+
+func TestOnlyALongSynchronisedConnectionMakesTheNextPauseShort(t *testing.T) {
+	tests := []struct {
+		name                      string
+		pause, synchronized, want time.Duration
+	}{
+		{"the first", 0, 0, firstPause},
+		{"it doubles", firstPause, 0, 2 * firstPause},
+		{"up to a limit", maxPause/2 + 1, 0, maxPause},
+		{"and stays there", maxPause, 0, maxPause},
+		{"just not long enough", maxPause, stable, maxPause},
+		{"long enough", maxPause, stable + 1, firstPause},
+	}
+	for _, tt := range tests {
+		if got := nextPause(tt.pause, tt.synchronized); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestAConnectionThatWasNotSynchronisedIsNotStable(t *testing.T) {
+	for name, synchronise := range map[string]bool{"not synchronised": false, "synchronised": true} {
+		t.Run(name, func(t *testing.T) {
+			r, node := startRuntime(t), &fakeNode{}
+			p := node.plugin(t, func(o *Options) { o.Socket = r.socket })
+			type end struct {
+				synchronized time.Duration
+				err          error
+			}
+			ended := make(chan end, 1)
+			go func() {
+				synchronized, err := p.serve(t.Context())
+				ended <- end{synchronized, err}
+			}()
+			peer := receive(t, r.plugins)
+			if _, err := peer.configure(t, "2.4.2"); err != nil {
+				t.Fatal(err)
+			}
+			if synchronise {
+				if _, err := peer.Synchronize(t.Context(), &api.SynchronizeRequest{}); err != nil {
+					t.Fatal(err)
+				}
+				node.becomes(t, func(s State) bool { return s.Synchronized })
+			}
+			peer.mux.Close()
+			if e := receive(t, ended); (e.synchronized > 0) != synchronise || e.err == nil {
+				t.Errorf("synchronised for %s, and ended with %v", e.synchronized, e.err)
+			}
+		})
 	}
 }
 
@@ -296,33 +388,4 @@ func TestThePluginStaysAwayWhileItMayNotRegister(t *testing.T) {
 	receive(t, r.plugins)
 	cancel()
 	receive(t, done)
-}
-
-func TestOnlyContainerd22AndLaterCanEnforce(t *testing.T) {
-	tests := []struct {
-		runtime, version string
-		can              bool
-	}{
-		{"containerd", "2.2.0", true},
-		{"containerd", "v2.2.0", true},
-		{"containerd", "2.4.2+unknown", true},
-		{"containerd", "2.2.0-rc.1", true},
-		{"containerd", "2.10.0", true},
-		{"containerd", "3.0.0", true},
-		{"containerd", "2.1.9", false},
-		{"containerd", "1.7.28", false},
-		{"containerd", "1.10.0", false},
-		{"containerd", "", false},
-		{"containerd", "2", false},
-		{"containerd", "unknown", false},
-		{"containerd", "2.x.1", false},
-		{"cri-o", "1.34.0", false},
-		{"", "2.4.2", false},
-	}
-	for _, tt := range tests {
-		err := CanEnforce(tt.runtime, tt.version)
-		if tt.can && err != nil || !tt.can && !errors.Is(err, ErrCannotEnforce) {
-			t.Errorf("%q %q: %v", tt.runtime, tt.version, err)
-		}
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"time"
 
 	"github.com/containerd/nri/pkg/api"
 
@@ -15,30 +14,56 @@ import (
 )
 
 // ValidateContainerAdjustment has the last word on a container: an error refuses it, and
-// its text is what the kubelet shows. It is the one event for which a runtime takes a
-// plugin that hangs, dies or was never there for a no, so nothing is decided elsewhere.
-func (p *Plugin) ValidateContainerAdjustment(ctx context.Context, r *api.ValidateContainerAdjustmentRequest) (err error) {
+// its text is what the kubelet shows. It is the one event for which every runtime takes a
+// plugin that hangs, dies or was never there for a no.
+func (p *Plugin) ValidateContainerAdjustment(ctx context.Context, r *api.ValidateContainerAdjustmentRequest) error {
+	return p.answer(ctx, r, true)
+}
+
+// CreateContainer is asked first, by runtimes on NRI 0.12.4 and later. They put the plugin
+// on the list of those that were asked, which is what required_plugins looks at, and skip
+// it as a validator if they notice only then that it is gone: in a moment between the two
+// nobody would be asked at all. What they ask here they put to the connection whatever
+// they know of it, and heed the failure policy. Earlier ones ask a validator that is gone,
+// and so refuse, but go on without an answer to this: there it would prove nothing.
+//
+// A refusal here is the end. What would be admitted is not recorded, and asked again.
+func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, c *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
+	return nil, nil, p.answer(ctx, &api.ValidateContainerAdjustmentRequest{Pod: pod, Container: c}, false)
+}
+
+// answer says why a container is refused. An admission is recorded where it is the last word.
+func (p *Plugin) answer(ctx context.Context, r *api.ValidateContainerAdjustmentRequest, last bool) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.deadline())
 	defer cancel()
 	who := subject(r.GetPod())
 	who.Container = r.GetContainer().GetName()
+	claim := claim(r)
+	req := &verifier.Request{Namespace: who.Namespace, Time: p.Now(), Images: []verifier.Image{{Written: claim.Requested}}}
 	defer func() {
 		if err != nil {
-			p.budget.drop(r.GetContainer().GetId())
+			p.budget.drop(claim.ContainerID)
 		}
 	}()
-	defer p.recovered(who, &err)
+	defer p.recovered(who, req, &err)
 
-	started := p.Now()
-	req, dec := p.decideCreate(ctx, r, started)
-	v := p.Shell.Conclude(who, req, dec, started)
+	dec := p.decideCreate(ctx, r, claim, req)
+	if !last && p.Shell.Judge(req, dec).Admit {
+		return nil
+	}
+	v := p.Shell.Conclude(who, req, dec, req.Time)
 	if len(dec.Missing) > 0 {
 		p.Wanter.Want(dec.Missing)
 	}
-	if !v.Admit {
-		return errors.New(v.Message)
+	return errorOf(v)
+}
+
+// errorOf is how a verdict is told to the runtime.
+func errorOf(v gate.Verdict) error {
+	if v.Admit {
+		return nil
 	}
-	return nil
+	return errors.New(v.Message)
 }
 
 func subject(pod *api.PodSandbox) gate.Subject {
@@ -49,42 +74,48 @@ func subject(pod *api.PodSandbox) gate.Subject {
 	}
 }
 
-// recovered turns a panic into a refusal.
-func (p *Plugin) recovered(who gate.Subject, err *error) {
-	if what := recover(); what != nil {
-		p.Log.Error("a request made the gate panic", "namespace", who.Namespace, "pod", who.Pod, "container", who.Container,
-			"panic", fmt.Sprint(what), "stack", string(debug.Stack()))
-		*err = fmt.Errorf("horkos failed: %s: see its log on the node", verifier.Internal)
+// recovered makes a panic a refusal like any other: recorded, counted, and let pass by an
+// auditing gate.
+func (p *Plugin) recovered(who gate.Subject, req *verifier.Request, err *error) {
+	what := recover()
+	if what == nil {
+		return
 	}
+	p.Log.Error("a request made the gate panic", "namespace", who.Namespace, "pod", who.Pod, "container", who.Container,
+		"panic", fmt.Sprint(what), "stack", string(debug.Stack()))
+	dec := verifier.Refuse(req, verifier.Unavailable, verifier.Internal, "horkos failed: see its log on the node")
+	defer func() { _ = recover() }() // what panicked may be the shell
+	if p.Shell.Mode != gate.Audit {
+		*err = errors.New(dec.Message())
+	}
+	*err = errorOf(p.Shell.Conclude(who, req, dec, req.Time))
 }
 
-func (p *Plugin) decideCreate(ctx context.Context, r *api.ValidateContainerAdjustmentRequest, now time.Time) (*verifier.Request, verifier.Decision) {
+// decideCreate decides about the images of a container, which it puts into the request.
+func (p *Plugin) decideCreate(ctx context.Context, r *api.ValidateContainerAdjustmentRequest, claim containerd.Claim, req *verifier.Request) verifier.Decision {
 	pod, ctr := r.GetPod(), r.GetContainer()
-	claim := claim(r)
-	req := &verifier.Request{Namespace: pod.GetNamespace(), Time: now, Images: []verifier.Image{{Written: claim.Requested}}}
-
 	bytes := ctr.SizeVT() + r.GetAdjust().SizeVT()
 	refusal, over := p.budget.add(ctr.GetId(), "container", pod.GetNamespace(), bytes)
 	if refusal != "" {
-		return req, verifier.Refuse(req, verifier.Denied, verifier.SpecTooLarge, refusal)
+		return verifier.Refuse(req, verifier.Denied, verifier.SpecTooLarge, refusal)
 	}
 	if over {
 		p.reportOver(pod.GetNamespace())
 	}
 	if pause := p.refusedPause(ctx, pod); pause != nil {
 		why := pause.Decision.Images[0]
-		return req, verifier.Refuse(req, why.Result, why.Reason, "its sandbox is refused: "+why.Detail)
+		return verifier.Refuse(req, why.Result, why.Reason, "its sandbox is refused: "+why.Detail)
 	}
 	req.Images = p.Binder.Bind(ctx, claim)
 	if ctx.Err() != nil {
-		return req, verifier.Refuse(req, verifier.Unresolved, verifier.DeadlineExceeded, "the node did not tell in time which image it is")
+		return verifier.Refuse(req, verifier.Unresolved, verifier.DeadlineExceeded, "the node did not tell in time which image it is")
 	}
 	dec := p.Decide(req)
 	if dec.Result == verifier.Allowed && ctx.Err() != nil {
 		// The runtime may have stopped waiting, and the record is to say what it made of it.
-		return req, verifier.Refuse(req, verifier.Unresolved, verifier.DeadlineExceeded, "the decision came too late")
+		return verifier.Refuse(req, verifier.Unresolved, verifier.DeadlineExceeded, "the decision came too late")
 	}
-	return req, dec
+	return dec
 }
 
 func (p *Plugin) reportOver(namespace string) {

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/horkos/horkos/audit"
 	"github.com/horkos/horkos/gate"
 	"github.com/horkos/horkos/plugin/containerd"
 	"github.com/horkos/horkos/verifier"
@@ -84,16 +86,130 @@ func TestARequestWithNothingInItIsRefused(t *testing.T) {
 	if err := p.ValidateContainerAdjustment(t.Context(), &api.ValidateContainerAdjustmentRequest{}); err == nil {
 		t.Error("it was admitted")
 	}
+	if _, _, err := p.CreateContainer(t.Context(), nil, nil); err == nil {
+		t.Error("it was admitted in CreateContainer")
+	}
 }
 
-func TestAPanicIsARefusalAndLeavesNothingBehind(t *testing.T) {
-	p := (&fakeNode{decide: func(*verifier.Request) verifier.Decision { panic("secret") }}).plugin(t, nil)
-	err := p.ValidateContainerAdjustment(t.Context(), createOf("app:1"))
-	if err == nil || !strings.Contains(err.Error(), "horkos failed: Internal") || strings.Contains(err.Error(), "secret") {
-		t.Errorf("the answer is %v", err)
+func TestAPanicIsADecisionLikeAnyOther(t *testing.T) {
+	tests := []struct {
+		name    string
+		mode    gate.Mode
+		records gate.Recorder // nil: the node's
+		floor   func() *gate.Floor
+		refused bool
+	}{
+		{"an enforcing gate refuses", gate.Enforce, nil, nil, true},
+		{"an auditing gate admits", gate.Audit, nil, nil, false},
+		{"an enforcing gate whose records panic too refuses", gate.Enforce, panickingRecords{}, nil, true},
+		{"an auditing gate whose records panic too admits", gate.Audit, panickingRecords{}, nil, false},
+		{"an enforcing gate whose floor panics refuses", gate.Enforce, nil, func() *gate.Floor { panic("floor") }, true},
 	}
-	if p.budget.total != 0 {
-		t.Errorf("the budget is %d", p.budget.total)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			node := &fakeNode{decide: func(*verifier.Request) verifier.Decision { panic("secret") }}
+			p := node.plugin(t, func(o *Options) {
+				o.Shell.Mode, o.Shell.Floor = tt.mode, tt.floor
+				if tt.records != nil {
+					o.Shell.Records = tt.records
+				}
+			})
+			err := p.ValidateContainerAdjustment(t.Context(), createOf("app:1"))
+			if (err != nil) != tt.refused {
+				t.Fatalf("the answer is %v", err)
+			}
+			if tt.refused {
+				if !strings.Contains(err.Error(), "image app:1 is refused: horkos failed") || strings.Contains(err.Error(), "secret") {
+					t.Errorf("the message is %q", err)
+				}
+				if p.budget.total != 0 {
+					t.Errorf("the budget is %d", p.budget.total)
+				}
+			}
+			if tt.records != nil || tt.floor != nil {
+				return
+			}
+			r := node.records
+			if len(r) != 1 || r[0].Result != verifier.Unavailable || r[0].Reason != verifier.Internal || r[0].Admitted == tt.refused || r[0].Container != "app" {
+				t.Errorf("the records are %+v", r)
+			}
+		})
+	}
+}
+
+type panickingRecords struct{}
+
+func (panickingRecords) Append(*audit.Record) error { panic("records") }
+
+func TestAPanicIsCounted(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	node := &fakeNode{decide: func(*verifier.Request) verifier.Decision { panic("secret") }}
+	p := node.plugin(t, func(o *Options) { o.Shell.Metrics = gate.NewMetrics(registry, "v1") })
+	_ = p.ValidateContainerAdjustment(t.Context(), createOf("app:1"))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "horkos_decisions_total" && strings.Contains(f.String(), "Internal") && len(f.GetMetric()) == 1 {
+			return
+		}
+	}
+	t.Errorf("it is not among the metrics: %v", families)
+}
+
+func TestTheFirstAnswerIsThatOfTheLastWordAndOnlyARefusalIsRecorded(t *testing.T) {
+	tests := []struct {
+		name    string
+		decide  Decide
+		refusal string
+	}{
+		{"an admission", allowAll, ""},
+		{"a refusal", refuseAll, "image app:1 is not attested: NotAttested"},
+		{"a panic", func(*verifier.Request) verifier.Decision { panic("x") }, "horkos failed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			node := &fakeNode{decide: tt.decide}
+			p := node.plugin(t, nil)
+			r := createOf("app:1")
+			adjust, updates, err := p.CreateContainer(t.Context(), r.Pod, r.Container)
+			check(t, "the container", err, tt.refusal)
+			if adjust != nil || updates != nil {
+				t.Errorf("it adjusts: %v, %v", adjust, updates)
+			}
+			if tt.refusal != "" {
+				if n := node.records; len(n) != 1 || n[0].Admitted || p.budget.total != 0 {
+					t.Errorf("refused with %d bytes left in the budget, and the records %+v", p.budget.total, n)
+				}
+				return
+			}
+			if len(node.records) != 0 {
+				t.Errorf("recorded before the last word: %+v", node.records)
+			}
+			if err := p.ValidateContainerAdjustment(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if n := node.records; len(n) != 1 || !n[0].Admitted || p.budget.total != r.Container.SizeVT() {
+				t.Errorf("admitted with %d bytes in the budget, and the records %+v", p.budget.total, n)
+			}
+		})
+	}
+}
+
+func TestARefusalOfTheFirstAnswerHasWhatWasMissingGathered(t *testing.T) {
+	question := evidence.Question{Source: "folder"}
+	node := &fakeNode{decide: func(req *verifier.Request) verifier.Decision {
+		dec := refuseAll(req)
+		dec.Missing = []evidence.Question{question}
+		return dec
+	}}
+	r := createOf("app:1")
+	if _, _, err := node.plugin(t, nil).CreateContainer(t.Context(), r.Pod, r.Container); err == nil {
+		t.Error("it was admitted")
+	}
+	if !reflect.DeepEqual(node.wanted, []evidence.Question{question}) {
+		t.Errorf("wanted in the background is %v", node.wanted)
 	}
 }
 

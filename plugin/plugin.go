@@ -2,11 +2,7 @@ package plugin
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,6 +46,9 @@ type Options struct {
 	// Before is asked before each registration; an error keeps the plugin away, and is
 	// what its state says.
 	Before func(context.Context) error
+	// Explain tells what is on the node, where the runtime failed to synchronise the plugin;
+	// it may be nil. It is called between connections, and what it says becomes part of the state.
+	Explain func() string
 	// Changed is told when the state changed.
 	Changed func(State)
 
@@ -69,6 +68,7 @@ type Plugin struct {
 	Options
 	budget *budget
 	pauses *pauses
+	held   string // why the runtime did not synchronise the last connection; Run's
 
 	mu      sync.Mutex
 	state   State
@@ -88,48 +88,59 @@ func New(o Options) *Plugin {
 }
 
 // Backoff of the connection to the runtime. The first tries are quick: while the plugin
-// is away the node creates nothing.
+// is away the node creates nothing. Each try to synchronise stalls the node's creates.
 const (
 	firstPause = 50 * time.Millisecond
 	maxPause   = 5 * time.Second
 	// syncTimeout is how long the runtime may take from the registration until it synchronised.
 	syncTimeout = 15 * time.Second
-	// stable is how long a connection must have lasted for the next pause to be short again.
+	// stable is how long the plugin must have been synchronised for the next pause to be short again.
 	stable = 10 * time.Second
 )
 
-// Run keeps the plugin registered with the runtime until the context ends.
+// nextPause is the pause after a connection: the last one was pause, and the plugin was
+// synchronised for that long.
+func nextPause(pause, synchronized time.Duration) time.Duration {
+	if synchronized > stable {
+		return firstPause
+	}
+	return min(max(2*pause, firstPause), maxPause)
+}
+
+// Run keeps the plugin registered with the runtime until the context ends. It returns
+// when all that it started has ended.
 func (p *Plugin) Run(ctx context.Context) error {
-	pause := firstPause
+	var judging sync.WaitGroup
+	defer judging.Wait()
+	judging.Go(func() { p.judgeSandboxes(ctx) })
+
+	var pause time.Duration
 	for ctx.Err() == nil {
-		started := time.Now()
-		err := p.serve(ctx)
+		synchronized, err := p.serve(ctx)
 		if ctx.Err() != nil {
 			break
 		}
 		p.set(State{Problem: err.Error()})
-		if time.Since(started) > stable {
-			pause = firstPause
-		}
+		pause = nextPause(pause, synchronized)
 		p.Log.Debug("not registered with the runtime", "error", err, "retry", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-		pause = min(pause*2, maxPause)
 	}
 	p.set(State{Problem: "stopping"})
 	return ctx.Err()
 }
 
-// serve registers once and returns when the connection is gone.
-func (p *Plugin) serve(ctx context.Context) error {
+// serve registers once, and returns when the connection is gone: for how long the plugin
+// was synchronised, and why it is not any more.
+func (p *Plugin) serve(ctx context.Context) (synchronized time.Duration, err error) {
 	if err := p.Before(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	c, err := newConnection(p)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	return c.run(ctx)
 }
@@ -185,29 +196,6 @@ func (p *Plugin) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.state
-}
-
-// ErrCannotEnforce is what a runtime is that does not ask validators: nothing could make it fail closed.
-var ErrCannotEnforce = errors.New("it cannot be made to fail closed: containerd 2.2 and later can enforce; elsewhere use --enforcement audit")
-
-// CanEnforce tells whether a runtime asks validators, and so can be made to fail closed: containerd 2.2 and
-// later. The error is ErrCannotEnforce.
-func CanEnforce(runtime, version string) error {
-	if runtime != "containerd" {
-		return fmt.Errorf("%s %s: %w", runtime, version, ErrCannotEnforce)
-	}
-	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
-	if len(parts) >= 2 {
-		major, err1 := strconv.Atoi(parts[0])
-		minor, err2 := strconv.Atoi(parts[1])
-		if err1 == nil && err2 == nil {
-			if major > 2 || (major == 2 && minor >= 2) {
-				return nil
-			}
-			return fmt.Errorf("containerd %s has no NRI validators: %w", version, ErrCannotEnforce)
-		}
-	}
-	return fmt.Errorf("the version %q is not understood: %w", version, ErrCannotEnforce)
 }
 
 // take makes what a runtime says is there all that there is.

@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 
@@ -68,23 +67,16 @@ func (s *pauses) next() (*api.PodSandbox, bool) {
 	return pod, true
 }
 
-// JudgeSandboxes judges the sandboxes found when synchronising, until the context ends:
+// judgeSandboxes judges the sandboxes found when synchronising, until the context ends:
 // a bad one is reported at once, and no container is created in it.
-func (p *Plugin) JudgeSandboxes(ctx context.Context) error {
-	for {
-		for {
-			pod, ok := p.pauses.next()
-			if !ok {
-				break
-			}
+func (p *Plugin) judgeSandboxes(ctx context.Context) {
+	for ctx.Err() == nil {
+		if pod, ok := p.pauses.next(); ok {
 			p.judge(ctx, pod)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+			continue
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-p.pauses.wake:
 		}
 	}
@@ -95,13 +87,16 @@ func (p *Plugin) judge(ctx context.Context, pod *api.PodSandbox) {
 	ctx, cancel := context.WithTimeout(ctx, p.deadline())
 	defer cancel()
 	var err error
-	defer p.recovered(subject(pod), &err)
+	defer p.recovered(subject(pod), p.sandboxRequest(pod), &err)
 	p.refusedPause(ctx, pod)
 }
 
 // RunPodSandbox refuses a sandbox that is too large for the runtime to tell plugins of,
 // or whose pause image is not on the floor: any pod's pull can point the pause image's
 // tag at other content. Its pause process has run for milliseconds by then.
+//
+// A refused sandbox leaves the budget at once. Some few of them containerd fails to take
+// back, and after its restart it tells of them, not ready: the budget has them from then on.
 func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.deadline())
 	defer cancel()
@@ -111,21 +106,26 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) (err er
 			p.budget.drop(pod.GetId())
 		}
 	}()
-	defer p.recovered(who, &err)
+	req := p.sandboxRequest(pod)
+	defer p.recovered(who, req, &err)
 
 	refusal, over := p.budget.add(pod.GetId(), "pod", pod.GetNamespace(), pod.SizeVT())
 	if refusal != "" {
-		req := &verifier.Request{Namespace: pod.GetNamespace(), Time: p.Now(), Images: []verifier.Image{{Written: "of the pod"}}}
-		v := p.Shell.Conclude(who, req, verifier.Refuse(req, verifier.Denied, verifier.SpecTooLarge, refusal), req.Time)
-		return errors.New(v.Message)
+		dec := verifier.Refuse(req, verifier.Denied, verifier.SpecTooLarge, refusal)
+		return errorOf(p.Shell.Conclude(who, req, dec, req.Time))
 	}
 	if over {
 		p.reportOver(pod.GetNamespace())
 	}
 	if pause := p.refusedPause(ctx, pod); pause != nil {
-		return errors.New(pause.Message)
+		return errorOf(*pause)
 	}
 	return nil
+}
+
+// sandboxRequest is a request about a sandbox of which no image is known.
+func (p *Plugin) sandboxRequest(pod *api.PodSandbox) *verifier.Request {
+	return &verifier.Request{Namespace: pod.GetNamespace(), Time: p.Now(), Images: []verifier.Image{{Written: "of the pod"}}}
 }
 
 // RemovePodSandbox forgets a sandbox.

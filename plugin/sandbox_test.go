@@ -140,10 +140,13 @@ func TestSandboxesFoundAtSynchronisationAreJudgedAndAPanicIsOutlived(t *testing.
 		}
 		return refuseAll(req)
 	}}
-	p := node.plugin(t, func(o *Options) { o.Shell.Floor = floorOf(t, pauseDigest) })
+	p := node.plugin(t, func(o *Options) {
+		o.Shell.Floor = floorOf(t, pauseDigest)
+		o.Before = func(context.Context) error { return errors.New("not yet") }
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- p.JudgeSandboxes(ctx) }()
+	go func() { done <- p.Run(ctx) }()
 	p.take([]*api.PodSandbox{{Id: "1", Namespace: "bad"}, {Id: "2", Namespace: "shop"}}, nil)
 	for _, want := range []string{"bad", "shop"} {
 		if got := receive(t, judged); got != want {
@@ -156,6 +159,23 @@ func TestSandboxesFoundAtSynchronisationAreJudgedAndAPanicIsOutlived(t *testing.
 	}
 	if p.pauses.isGood("1") || !p.pauses.isGood("2") {
 		t.Error("the wrong sandbox is good")
+	}
+	if r := node.records; len(r) != 2 || r[0].Reason != verifier.Internal || r[1].Reason != verifier.Floor {
+		t.Errorf("the records are %+v", r)
+	}
+}
+
+func TestAPanicAboutASandboxIsRecordedAndRefusedOnlyWhenEnforcing(t *testing.T) {
+	for mode, admitted := range map[gate.Mode]bool{gate.Enforce: false, gate.Audit: true} {
+		node := &fakeNode{sandbox: pauseImage(pauseDigest), decide: func(*verifier.Request) verifier.Decision { panic("secret") }}
+		p := node.plugin(t, func(o *Options) { o.Shell.Floor, o.Shell.Mode = floorOf(t, pauseDigest), mode })
+		err := p.RunPodSandbox(t.Context(), &api.PodSandbox{Id: "sandbox", Namespace: "shop", Name: "web"})
+		if (err == nil) != admitted || (err != nil && !strings.Contains(err.Error(), "horkos failed")) {
+			t.Errorf("%s: the answer is %v", mode, err)
+		}
+		if r := node.records; len(r) != 1 || r[0].Reason != verifier.Internal || r[0].Admitted != admitted || r[0].Pod != "web" {
+			t.Errorf("%s: the records are %+v", mode, r)
+		}
 	}
 }
 

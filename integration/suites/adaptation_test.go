@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/nri/pkg/api"
 
 	"github.com/horkos/horkos/gate"
+	"github.com/horkos/horkos/integration/harness"
 	"github.com/horkos/horkos/plugin"
 )
 
@@ -19,9 +21,9 @@ import (
 const nriTimeout = 600 * time.Millisecond
 
 // TestTheGateAtTheAdaptationPackagesFailsClosed proves, without a containerd, what any
-// runtime does that is built on NRI 0.12.3 (containerd 2.4.2) and 0.12.5 (the first with
-// failure policies have 0.12.4): as long as it requires 99-horkos, nothing is created
-// that the gate did not admit.
+// runtime does that is built on NRI 0.12.3, as containerd 2.4.2 is, or on 0.12.5, which
+// knows failure policies: as long as it requires 99-horkos, nothing is created that the
+// gate did not admit.
 func TestTheGateAtTheAdaptationPackagesFailsClosed(t *testing.T) {
 	rows := []struct {
 		name string
@@ -30,6 +32,7 @@ func TestTheGateAtTheAdaptationPackagesFailsClosed(t *testing.T) {
 		{"a gate that hangs admits nothing, and goes on where it was", aGateThatHangs},
 		{"a gate that hangs in one decision refuses that one", aDecisionThatHangs},
 		{"a gate that dies in flight admits nothing until it is back", aGateThatDiesInFlight},
+		{"a gate that is killed amid creates admits none of them", aGateThatIsKilledAmidCreates},
 		{"a gate that dies while idle admits nothing until it is back", aGateThatDiesWhileIdle},
 		{"a gate that never connected admits nothing until it does", aGateThatNeverConnected},
 		{"a neighbour that takes nearly all the time does not push the gate aside", aSlowNeighbour},
@@ -41,6 +44,7 @@ func TestTheGateAtTheAdaptationPackagesFailsClosed(t *testing.T) {
 		{"a full node is synchronised at once", aFullNode},
 		{"a decision that panics is a refusal, and the gate lives on", aDecisionThatPanics},
 		{"a decision that comes too late is a refusal", aDecisionThatComesTooLate},
+		{"the gate is asked where the host heeds its silence", theCallsThatAskTheGate},
 	}
 	for _, version := range []string{"0.12.3", "0.12.5"} {
 		for _, row := range rows {
@@ -121,6 +125,28 @@ func aGateThatDiesInFlight(h *nriHost) {
 	h.gates()
 }
 
+// aGateThatIsKilledAmidCreates has the host notice the death at any moment of a create:
+// also between putting the gate on the list of those that were asked, and asking it.
+func aGateThatIsKilledAmidCreates(h *nriHost) {
+	creates := 0
+	for range harness.Tries(h.T, 200) {
+		g := h.gate(gate.Enforce)
+		h.gates()
+		time.AfterFunc(rand.N(5*time.Millisecond), g.kill)
+		for dead := false; !dead; creates++ {
+			select {
+			case <-g.done:
+				dead = true
+			default:
+			}
+			if h.create("unattested") == "" {
+				h.Fatal("an unattested image was admitted when the gate was killed")
+			}
+		}
+	}
+	h.Logf("%d creates of unattested images, all refused", creates)
+}
+
 func aGateThatDiesWhileIdle(h *nriHost) {
 	g := h.gate(gate.Enforce)
 	h.gates()
@@ -165,7 +191,7 @@ func aNeighbourThatHangs(h *nriHost) {
 		return nil
 	}
 	h.neighbour("10", "hangs", hang)
-	h.refuses("unattested", "99-horkos", "is not attested")
+	h.refuses("unattested", h.byTheGate("is not attested")...)
 	h.neighbour("10", "hangs-too", hang)
 	if refusal := h.create("attested"); refusal != "" {
 		h.Fatalf("the attested image was refused: %s", refusal)
@@ -277,11 +303,8 @@ func aFullNode(h *nriHost) {
 func aDecisionThatPanics(h *nriHost) {
 	g := h.gate(gate.Enforce)
 	h.gates()
-	h.refuses("panic", "99-horkos", "horkos failed")
-	if refusal := h.create("attested"); refusal != "" {
-		h.Errorf("after the panic: %s", refusal)
-	}
-	h.refuses("unattested", "is not attested")
+	h.refuses("panic", h.byTheGate("horkos failed")...)
+	h.gates()
 	if got := g.synchronized(); got != 1 {
 		h.Errorf("the gate registered %d times, want 1", got)
 	}
@@ -290,7 +313,29 @@ func aDecisionThatPanics(h *nriHost) {
 func aDecisionThatComesTooLate(h *nriHost) {
 	h.gate(gate.Enforce)
 	h.gates()
-	h.refuses("slow:"+(nriTimeout/3).String(), "99-horkos", "too late") // for the gate's own deadline, a quarter
-	h.refuses("slow:"+(nriTimeout*3/2).String(), "99-horkos")           // for the host's
+	h.refuses("slow:"+(nriTimeout/3).String(), h.byTheGate("too late")...) // for the gate's own deadline, a quarter
+	h.refuses("slow:"+(nriTimeout*3/2).String(), "99-horkos")              // for the host's
 	h.gates()
+}
+
+// theCallsThatAskTheGate: in CreateContainer only where the failure policy counts there,
+// as the last word everywhere.
+func theCallsThatAskTheGate(h *nriHost) {
+	g := h.gate(gate.Enforce)
+	h.gates()
+	for _, image := range []string{"slow:0s", "slow:1ns"} {
+		if refusal := h.create(image); refusal != "" {
+			h.Fatal(refusal)
+		}
+	}
+	h.within("the gate to tell of the second create", func() error { // and so of all of the first
+		if len(g.claims("slow:1ns")) == 0 {
+			return errors.New("it did not")
+		}
+		return nil
+	})
+	want := map[string]int{"0.12.3": 1, "0.12.5": 2}[h.version]
+	if got := len(g.claims("slow:0s")); got != want {
+		h.Errorf("the gate was asked %d times about one container, want %d", got, want)
+	}
 }

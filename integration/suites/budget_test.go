@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/integration/harness"
+	"github.com/horkos/horkos/plugin"
 )
 
 // TestAFullNodeAndAGreedyTenantLeaveTheGateAbleToSynchronise: NRI tells a plugin that
@@ -88,6 +89,32 @@ func TestAFullNodeAndAGreedyTenantLeaveTheGateAbleToSynchronise(t *testing.T) {
 		// from now on: the tenant may be over its share, nobody else is.
 		f.created(f.pod("team-2"), harness.ContainerConfig{Image: good.ByDigest()})
 	})
+}
+
+func TestSeveralNamespacesTogetherLeaveTheGateAbleToSynchronise(t *testing.T) {
+	f := newFixture(t, func(o *setup) { o.node.DefaultAction = "allow" })
+	good := f.push(cart+":1", harness.Image{Seed: "good"})
+	admitted := 0
+	for i := range 60 {
+		_, err := f.containerd.CRI.RunPod(f.ctx, harness.PodConfig{Namespace: fmt.Sprintf("tenant-%d", i%4), Name: fmt.Sprintf("wide-%d", i),
+			Annotations: map[string]string{"wide": strings.Repeat("x", 120<<10)}})
+		if err == nil {
+			admitted++
+		} else if !strings.Contains(err.Error(), "over the limit at most") && !strings.Contains(err.Error(), "holds") {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of 60 pods of 120 KiB were admitted, in four namespaces", admitted)
+	if admitted*120<<10 > plugin.DefaultMaxSyncBytes {
+		t.Errorf("they are over %d bytes", plugin.DefaultMaxSyncBytes)
+	}
+	for range 2 {
+		f.created(f.pod("ordinary"), harness.ContainerConfig{Image: good.ByDigest()})
+		if err := f.node.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		f.start() // ready means synchronised
+	}
 }
 
 func running(s *harness.Service) bool {

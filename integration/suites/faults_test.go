@@ -3,14 +3,18 @@ package suites
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
+	"golang.org/x/sys/unix"
 
 	"github.com/horkos/horkos/integration/harness"
 )
@@ -62,6 +66,9 @@ func TestAFaultOfTheGateNeverAdmits(t *testing.T) {
 			f.sub("dies in flight", func(t *testing.T, f *fixture) {
 				for _, i := range []harness.Pushed{evil, good} {
 					f.signal(syscall.SIGSTOP)
+					if n, err := unread(f.node.PID(), f.containerd.NRISocket); err != nil || n != 0 {
+						t.Fatalf("before the create %d bytes wait for the gate: %v", n, err)
+					}
 					done := make(chan error, 1)
 					go func() {
 						_, err := f.create(pod, harness.ContainerConfig{Image: i.ByDigest()})
@@ -91,12 +98,55 @@ func TestAFaultOfTheGateNeverAdmits(t *testing.T) {
 	}
 }
 
-// waitInFlight gives a create time to reach the gate. Nothing shows from outside that it
-// did: the gate is stopped. A create takes some 20 ms here.
+// waitInFlight waits until the runtime has asked the gate, which is stopped and reads
+// nothing: until something waits in the gate's end of the NRI socket.
 func (f *fixture) waitInFlight() {
-	timer := time.NewTimer(300 * time.Millisecond)
-	defer timer.Stop()
-	<-timer.C
+	f.Helper()
+	f.within("the runtime has asked the gate", func() bool {
+		n, err := unread(f.node.PID(), f.containerd.NRISocket)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return n > 0
+	})
+}
+
+// unread is how many bytes wait for a process in its connections to a unix socket.
+func unread(pid int, socket string) (int, error) {
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	defer unix.Close(process)
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return 0, fmt.Errorf("list the files of process %d: %w", pid, err)
+	}
+	total, found := 0, false
+	for _, file := range files {
+		number, err := strconv.Atoi(file.Name())
+		if err != nil {
+			return 0, fmt.Errorf("list the files of process %d: %w", pid, err)
+		}
+		fd, err := unix.PidfdGetfd(process, number, 0)
+		if err != nil {
+			return 0, fmt.Errorf("take file %d of process %d: %w", number, pid, err)
+		}
+		peer, err := unix.Getpeername(fd)
+		if at, ok := peer.(*unix.SockaddrUnix); err == nil && ok && at.Name == socket {
+			n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+			if err != nil {
+				unix.Close(fd)
+				return 0, fmt.Errorf("ask what waits in file %d of process %d: %w", number, pid, err)
+			}
+			total, found = total+n, true
+		}
+		unix.Close(fd)
+	}
+	if !found {
+		return 0, fmt.Errorf("process %d has no connection to %s", pid, socket)
+	}
+	return total, nil
 }
 
 func (f *fixture) signal(s syscall.Signal) {
@@ -199,55 +249,55 @@ func TestContainerdRestartedDuringCreatesAdmitsNothingUnattested(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.created(pod, harness.ContainerConfig{Image: good.ByDigest()})
+		before := attack.denied.Load()
+		f.within("the attack meets the gate", func() bool { return attack.denied.Load() > before })
 	}
-	a := attack()
-	t.Logf("%d tries to create the unattested image: %d refused by the gate, %d for want of it, the others found no containerd", a.tries, a.denied, a.missing)
-	a.failed(t)
+	attack.failed(t)
 }
 
-// attacked is what became of an attack.
-type attacked struct {
-	tries, created int
-	denied         int // by the gate's own word
-	missing        int // by the runtime, because the gate was away
+// attack is a stream of creates of an image that must not run.
+type attack struct {
+	tries, created atomic.Int64
+	denied         atomic.Int64 // by the gate's own word
+	missing        atomic.Int64 // by the runtime, because the gate was away
+
+	stop func() // and wait for the last one
 }
 
-// failed fails a test whose attack succeeded, or met neither the gate nor its absence.
-func (a attacked) failed(t *testing.T) {
-	t.Helper()
-	if a.created != 0 {
-		t.Errorf("%d of %d tries to create the unattested image succeeded", a.created, a.tries)
-	}
-	if a.denied == 0 || a.missing == 0 {
-		t.Errorf("%d tries were refused by the gate and %d for want of it: the attack missed one of the two", a.denied, a.missing)
-	}
-}
-
-// attack creates containers of an image without a pause, until the function returned is
-// called, which tells what became of it.
-func (f *fixture) attack(pod *harness.Pod, image harness.Pushed) func() attacked {
+// attack creates containers of an image without a pause, until it is stopped.
+func (f *fixture) attack(pod *harness.Pod, image harness.Pushed) *attack {
 	ctx, cancel := context.WithCancel(f.ctx)
-	done := make(chan attacked, 1)
+	done := make(chan struct{})
+	a := &attack{stop: func() { cancel(); <-done }}
+	f.Cleanup(a.stop)
 	go func() {
-		var a attacked
+		defer close(done)
 		for ctx.Err() == nil {
-			a.tries++
 			_, err := f.containerd.CRI.CreateContainer(ctx, pod, harness.ContainerConfig{
-				Name: fmt.Sprintf("attack-%d", a.tries), Image: image.ByDigest(), ImageRef: image.Config, PullPolicy: harness.PullNever})
+				Name: fmt.Sprintf("attack-%d", a.tries.Add(1)), Image: image.ByDigest(), ImageRef: image.Config, PullPolicy: harness.PullNever})
 			switch {
 			case err == nil:
-				a.created++
+				a.created.Add(1)
 			case strings.Contains(err.Error(), "is not attested"):
-				a.denied++
+				a.denied.Add(1)
 			case strings.Contains(err.Error(), "NRI adjustment"):
-				a.missing++
+				a.missing.Add(1)
 			}
 		}
-		done <- a
 	}()
-	return func() attacked {
-		cancel()
-		return <-done
+	return a
+}
+
+// failed stops it, and fails a test whose attack succeeded, or met neither the gate nor its absence.
+func (a *attack) failed(t *testing.T) {
+	t.Helper()
+	a.stop()
+	t.Logf("%d tries to create the unattested image, %d refused by the gate, %d for want of it", a.tries.Load(), a.denied.Load(), a.missing.Load())
+	if n := a.created.Load(); n != 0 {
+		t.Errorf("%d tries to create the unattested image succeeded", n)
+	}
+	if a.denied.Load() == 0 || a.missing.Load() == 0 {
+		t.Error("the attack met the gate, or its absence, not once")
 	}
 }
 
@@ -272,7 +322,7 @@ func TestAGateKilledDuringAStreamOfCreatesAdmitsNothingUnattestedAndRecovers(t *
 		f.created(pod, harness.ContainerConfig{Image: good.ByDigest(), PullPolicy: harness.PullNever})
 		recoveries = append(recoveries, time.Since(restarted))
 	}
-	a := attack()
+	attack.failed(t)
 	slices.Sort(recoveries)
 	soon := 0
 	for _, r := range recoveries {
@@ -280,9 +330,8 @@ func TestAGateKilledDuringAStreamOfCreatesAdmitsNothingUnattestedAndRecovers(t *
 			soon++
 		}
 	}
-	t.Logf("%d tries to create the unattested image, %d refused by the gate, %d for want of it; after %d kills the attested one was created in %s (median), %s (worst), %d within 1 s",
-		a.tries, a.denied, a.missing, len(recoveries), recoveries[len(recoveries)/2].Round(time.Millisecond), recoveries[len(recoveries)-1].Round(time.Millisecond), soon)
-	a.failed(t)
+	t.Logf("after %d kills the attested image was created in %s (median), %s (worst), %d within 1 s",
+		len(recoveries), recoveries[len(recoveries)/2].Round(time.Millisecond), recoveries[len(recoveries)-1].Round(time.Millisecond), soon)
 	if soon*100 < len(recoveries)*95 {
 		t.Errorf("%d of %d recoveries within 1 s, want 95%%", soon, len(recoveries))
 	}
