@@ -88,11 +88,11 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		return err
 	}
 	defer n.client.Close()
-	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.reported})
+	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.reported, Prefer: n.spokenFor})
 	n.plugin = plugin.New(plugin.Options{
 		Socket: config.NRISocket, Binder: n.index, Decide: n.decide, Wanter: n.prefetch, Shell: n.shell,
 		MaxSpecBytes: config.MaxSpecBytes, MaxSyncBytes: config.MaxSyncBytes,
-		Before: n.mayRegister, Changed: func(plugin.State) { n.service.Changed() },
+		Before: n.mayRegister, Explain: n.explain, Changed: func(plugin.State) { n.service.Changed() },
 		Now: time.Now, Log: log,
 	})
 	n.service = newService(n.problems, func() bool { return n.plugin.State().Synchronized }, n.probe)
@@ -193,6 +193,16 @@ func (n *Node) sweep(running []string) {
 // reported is told of images that containerd reports.
 func (n *Node) reported(candidates []verifier.Candidate) {
 	n.prefetch.Want(questions(n.decider.Sources, candidates))
+}
+
+// spokenFor tells whether any attestation is about a candidate: of many twins, those come first.
+func (n *Node) spokenFor(c verifier.Candidate) bool {
+	for _, q := range questions(n.decider.Sources, []verifier.Candidate{c}) {
+		if attestations, _ := n.memory.Lookup(q); len(attestations) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *Node) decide(req *verifier.Request) verifier.Decision {

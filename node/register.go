@@ -1,9 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -141,4 +143,27 @@ func (n *Node) canEnforce(ctx context.Context) error {
 		return err
 	}
 	return n.pauseOnFloor(ctx)
+}
+
+// explain says which namespaces hold most of what a runtime would have to tell a plugin,
+// for a node on which it does not get that done.
+func (n *Node) explain() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	inventory, err := n.client.Inventory(ctx, plugin.MaxObjectBytes)
+	if err != nil {
+		return ""
+	}
+	most := slices.SortedFunc(maps.Keys(inventory.Bytes), func(a, b string) int {
+		return cmp.Or(inventory.Bytes[b]-inventory.Bytes[a], strings.Compare(a, b))
+	})
+	total := 0
+	for _, bytes := range inventory.Bytes {
+		total += bytes
+	}
+	text := fmt.Sprintf("it has about %d bytes to tell of pods and containers", total)
+	for _, namespace := range most[:min(len(most), 3)] {
+		text += fmt.Sprintf(", %d in namespace %s", inventory.Bytes[namespace], namespace)
+	}
+	return text + "; fewer or smaller pods there make it possible"
 }

@@ -1,6 +1,11 @@
 package suites
 
 import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -100,6 +105,127 @@ func TestATwinSteersNothing(t *testing.T) {
 		f.refused(pod, harness.ContainerConfig{Image: good.ByTag()}, "CVE-2026-0001")
 		f.refused(pod, harness.ContainerConfig{Image: good.ByDigest()}, "is revoked")
 	})
+}
+
+const (
+	manifestType = "application/vnd.oci.image.manifest.v1+json"
+	indexType    = "application/vnd.oci.image.index.v1+json"
+)
+
+type object = map[string]any
+
+// manifest reads what the registry has under a digest.
+func (f *fixture) manifest(repository, digest string) []byte {
+	f.Helper()
+	_, path, _ := strings.Cut(repository, "/")
+	r, err := http.Get("http://" + f.registry.Address + "/v2/" + path + "/manifests/" + digest)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer r.Body.Close()
+	content, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		f.Fatal(r.Status, err)
+	}
+	return content
+}
+
+// pushAndPull has containerd pull what a stranger put into the registry.
+func (f *fixture) pushAndPull(repository, tag, mediaType string, content []byte) {
+	f.Helper()
+	if _, err := f.registry.PushManifest(repository, tag, mediaType, content); err != nil {
+		f.Fatal(err)
+	}
+	if _, err := f.containerd.CRI.Pull(f.ctx, repository+":"+tag); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// entry is what an index says of a manifest; those of other platforms are not pulled.
+func entry(mediaType, architecture, digest string, size int) object {
+	return object{"mediaType": mediaType, "digest": digest, "size": size, "platform": object{"os": "linux", "architecture": architecture}}
+}
+
+func indexOf(t *testing.T, note string, entries ...object) []byte {
+	t.Helper()
+	content, err := json.Marshal(object{"schemaVersion": 2, "mediaType": indexType, "annotations": object{"note": note}, "manifests": entries})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func TestAMalformedTwinDeniesNothing(t *testing.T) {
+	f := newFixture(t, nil)
+	good := f.push(cart+":1", harness.Image{Seed: "good"})
+	f.attest(good)
+	pod := f.pod(shop)
+	volume := []harness.ImageVolume{{Image: good.ByDigest(), Path: "/data"}}
+	f.created(pod, harness.ContainerConfig{Image: good.ByDigest()})
+
+	// It sorts first, so that containerd reports the good image by its digest.
+	const twin = "registry.example.com/aaa/twin"
+	base := f.push(twin+":base", harness.Image{Seed: "good", Annotations: map[string]string{"twin": "yes"}})
+	manifest := f.manifest(twin, base.Digest)
+	for _, malformed := range []struct {
+		name, mediaType string
+		content         []byte
+	}{
+		{"key-twice", manifestType, append([]byte(`{"mediatype":"`+manifestType+`",`), manifest[1:]...)},
+		{"other-config-type", manifestType, []byte(strings.Replace(string(manifest), "oci.image.config.v1", "example.config.v1", 1))},
+		{"not-an-index", indexType, indexOf(t, "", entry(manifestType, runtime.GOARCH, base.Digest, len(manifest)),
+			entry(indexType, "s390x", base.Digest, len(manifest)))},
+	} {
+		f.sub(malformed.name, func(t *testing.T, f *fixture) {
+			f.pushAndPull(twin, malformed.name, malformed.mediaType, malformed.content)
+			for _, c := range []harness.ContainerConfig{
+				{Image: good.ByDigest()}, {Image: good.ByTag()}, {Image: good.ByDigest(), Volumes: volume},
+			} {
+				if _, err := f.create(f.pod(shop), c); err != nil {
+					t.Errorf("the good image: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestAnImageOverTheSameLayersIsNotTakenForTheAttestedOne(t *testing.T) {
+	// This containerd does not tell which image it is.
+	f := newFixture(t, func(o *setup) { o.containerd.Version = harness.Containerd22 })
+	good := f.push(cart+":1", harness.Image{Seed: "good"})
+	f.attest(good)
+	pod := f.pod(shop)
+	f.created(pod, harness.ContainerConfig{Image: good.ByTag()})
+
+	// Strangers' indexes that are all to be looked at again when the trigger arrives.
+	wide := f.push(miner+":wide", harness.Image{Seed: "wide"})
+	trigger := f.push(miner+":trigger", harness.Image{Seed: "trigger"})
+	entries := []object{
+		entry(manifestType, runtime.GOARCH, wide.Digest, len(f.manifest(miner, wide.Digest))),
+		entry(manifestType, "s390x", trigger.Digest, len(f.manifest(miner, trigger.Digest))),
+	}
+	for i := range 126 {
+		content := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[],"annotations":{"n":"%d"}}`,
+			manifestType, wide.Config, i)
+		digest, err := f.registry.PushManifest(miner, "", manifestType, content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, entry(manifestType, "s390x", digest, len(content)))
+	}
+	for i := range 20 {
+		f.pushAndPull(miner, fmt.Sprint("wide-", i), indexType, indexOf(t, fmt.Sprint(i), entries...))
+	}
+	// The tag moves to another command over the same layers while the gate is busy.
+	f.push(cart+":1", harness.Image{Seed: "good", Entrypoint: []string{"/pause", "evil"}})
+	if _, err := f.containerd.CRI.Pull(f.ctx, trigger.ByTag()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := f.create(pod, harness.ContainerConfig{Image: good.ByTag(), PullPolicy: "Always"}); err == nil {
+			t.Fatal("another command over the layers of the attested image was admitted")
+		}
+	}
 }
 
 func TestATagThatMovesDuringCreatesLetsNothingUnattestedIn(t *testing.T) {

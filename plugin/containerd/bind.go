@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/horkos/horkos/verifier"
@@ -14,14 +15,23 @@ import (
 // patience is how long a claim waits for an index that is not current.
 const patience = 300 * time.Millisecond
 
-const notCurrent = "the index of images is not current: containerd has not answered since it or the gate started"
+const (
+	notCurrent  = "the index of images is not current: containerd has not answered since it or the gate started"
+	notCaughtUp = "the index of images has not caught up with what containerd reports"
+)
+
+// maxReads bounds the blobs that one Bind reads: calls are serialised for the whole node,
+// and a stranger's index can list hundreds.
+const maxReads = 64
 
 // Bind ties a claim to the content that will run: the first image is the container's, then
 // comes one for each image volume among its mounts. What cannot be tied down has Unbound
 // set. It ends with ctx, or a few seconds after a containerd that does not answer.
 //
 // While the index is current, one call to containerd gives the parent of the container's
-// snapshot, and one that of each volume's. What the index does not have is asked for once.
+// snapshot, and one that of each volume's; a claim without digests (containerd before 2.4)
+// costs one more, for the record of what the pod asked for. What the index does not have
+// is asked for once, by reading at most maxReads blobs.
 func (ix *Index) Bind(ctx context.Context, claim Claim) []verifier.Image {
 	if !ix.await(ctx, patience) {
 		return []verifier.Image{{Written: claim.Requested, Unbound: notCurrent}}
@@ -30,54 +40,57 @@ func (ix *Index) Bind(ctx context.Context, claim Claim) []verifier.Image {
 	if err != nil {
 		return []verifier.Image{{Written: claim.Requested, Unbound: err.Error()}}
 	}
-	images := []verifier.Image{ix.bindContainer(ctx, snapshotter, claim)}
-	return append(images, ix.bindVolumes(ctx, snapshotter, claim)...)
+	b := ix.newBinding()
+	images := []verifier.Image{b.bindContainer(ctx, snapshotter, claim)}
+	return append(images, b.bindVolumes(ctx, snapshotter, claim)...)
 }
 
 // bound is content that a claim was tied to.
 type bound struct {
 	config image.Digest
 	points *content // leads to config
+	// reported is what containerd named instead of points, where that has a fault; else nil.
+	reported *content
 }
 
-func (ix *Index) bindContainer(ctx context.Context, snapshotter string, claim Claim) verifier.Image {
+func (b *binding) bindContainer(ctx context.Context, snapshotter string, claim Claim) verifier.Image {
 	img := verifier.Image{Written: claim.Requested}
-	b, err := ix.identify(ctx, snapshotter, claim)
+	found, err := b.identify(ctx, snapshotter, claim)
 	if err != nil {
 		img.Unbound = err.Error()
 		return img
 	}
-	name, named, err := ix.requested(ctx, claim.Requested, b.config)
+	name, named, err := b.requested(ctx, claim, found.config)
 	if err != nil {
 		img.Unbound = err.Error()
 		return img
 	}
 	img.Name = name
-	ix.describe(&img, b, named)
+	b.describe(&img, found, named)
 	return img
 }
 
 // identify finds the config that the container will run.
-func (ix *Index) identify(ctx context.Context, snapshotter string, claim Claim) (bound, error) {
+func (b *binding) identify(ctx context.Context, snapshotter string, claim Claim) (bound, error) {
 	if claim.ContainerID == "" {
 		return bound{}, errors.New("the claim has no container id")
 	}
-	s, err := ix.client.stat(ctx, snapshotter, claim.ContainerID)
+	s, err := b.client.stat(ctx, snapshotter, claim.ContainerID)
 	if errors.Is(err, errNoSnapshot) {
-		ix.unlearn()
+		b.unlearn()
 	}
 	if err != nil {
 		return bound{}, err
 	}
-	if claim.Digest == "" && claim.ConfigDigest == "" {
-		return ix.identifyByParent(ctx, snapshotter, s, claim)
+	if claim.withoutDigests() {
+		return b.identifyByParent(ctx, snapshotter, s, claim)
 	}
-	return ix.identifyByDigest(ctx, s, claim)
+	return b.identifyByDigest(ctx, s, claim)
 }
 
 // identifyByDigest takes containerd's word for digest and config (2.4 and later), if the
 // one leads to the other and the snapshot is of that config.
-func (ix *Index) identifyByDigest(ctx context.Context, s snapshot, claim Claim) (bound, error) {
+func (b *binding) identifyByDigest(ctx context.Context, s snapshot, claim Claim) (bound, error) {
 	digest, err := image.ParseDigest(claim.Digest)
 	if err != nil {
 		return bound{}, fmt.Errorf("the digest that containerd reports: %w", err)
@@ -86,95 +99,100 @@ func (ix *Index) identifyByDigest(ctx context.Context, s snapshot, claim Claim) 
 	if err != nil {
 		return bound{}, fmt.Errorf("the config digest that containerd reports: %w", err)
 	}
-	points, err := ix.lookUp(ctx, digest, config)
+	points, err := b.lookUp(ctx, digest, config)
 	if err != nil {
 		return bound{}, err
 	}
+	found := bound{config: config, points: points}
 	w := points.to(config)
 	switch {
 	case points.fault != "":
-		return bound{}, fmt.Errorf("image %s: %s", digest, points.fault)
+		err = fmt.Errorf("image %s: %s", digest, points.fault)
 	case w == nil:
 		return bound{}, fmt.Errorf("containerd reports image %s with config %s, but the one does not lead to the other: its tag may just have moved", digest, config)
 	case !w.usable():
-		return bound{}, fmt.Errorf("image %s does not say what runs: %s", digest, w.unusable)
-	case !s.isOf(w.chain):
-		return bound{}, fmt.Errorf("the container's snapshot is not of image %s: its parent is %s, want %s", digest, orNone(s.parent), orNone(w.chain))
+		err = fmt.Errorf("image %s does not say what runs: %s", digest, w.unusable)
 	}
-	return bound{config, points}, nil
-}
-
-// identifyByParent finds the one config whose content the snapshot has, for containerd
-// before 2.4, which reports no digests.
-func (ix *Index) identifyByParent(ctx context.Context, snapshotter string, s snapshot, claim Claim) (bound, error) {
-	found := ix.withChain(s.parent)
-	chain := s.parent
-	if len(found) == 0 && s.mapping != nil {
-		var err error
-		if chain, err = ix.client.chainOf(ctx, snapshotter, s); err != nil {
-			return bound{}, err
-		}
-		found = ix.withChain(chain)
-	}
-	if len(found) == 0 {
-		// Perhaps it was pulled a moment ago.
-		var err error
-		if found, err = ix.requestedWithChain(ctx, claim.Requested, chain); err != nil {
-			return bound{}, err
-		}
-	}
-	switch len(found) {
-	case 0:
-		return bound{}, fmt.Errorf("no image on the node has the content of the container's snapshot, whose parent is %s", orNone(s.parent))
-	case 1:
-		return found[0], nil
-	}
-	return bound{}, fmt.Errorf("%d images on the node with different configs have the content of the container's snapshot, whose parent is %s: which of them runs can be told from containerd 2.4 on", len(found), orNone(s.parent))
-}
-
-// withChain returns all configs that have the content of a chain ID.
-func (ix *Index) withChain(chain image.Digest) []bound {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	var found []bound
-	for _, run := range ix.catalog.chains[chain] {
-		found = append(found, bound{run.config, run.records[0].target.content})
-	}
-	return found
-}
-
-// requestedWithChain looks for configs in what the pod asked for, in containerd itself.
-func (ix *Index) requestedWithChain(ctx context.Context, requested string, chain image.Digest) ([]bound, error) {
-	ref, err := image.Parse(requested)
 	if err != nil {
-		return nil, nil // an id or nonsense names no record
-	}
-	points, err := ix.askRecord(ctx, recordName(ref))
-	if err != nil || points == nil {
-		return nil, err
-	}
-	var found []bound
-	for i := range points.ways {
-		if w := &points.ways[i]; w.usable() && w.chain == chain {
-			found = append(found, bound{w.config, points})
+		if found, err = b.beside(ctx, claim.Requested, found, err); err != nil {
+			return bound{}, err
 		}
+	}
+	if chain := found.points.to(config).chain; !s.isOf(chain) {
+		return bound{}, fmt.Errorf("the container's snapshot is not of image %s: its parent is %s, want %s", found.points.digest, orNone(s.parent), orNone(chain))
 	}
 	return found, nil
 }
 
+// beside finds another record of a config, where the one that containerd reports is not
+// usable, which is err. Containerd reports the first name of all that share a config, so
+// that anybody can put a malformed manifest before an image; what runs is told by the
+// config and the snapshot all the same. The record that the pod asked for comes first.
+func (b *binding) beside(ctx context.Context, requested string, reported bound, err error) (bound, error) {
+	config := reported.config
+	if asked, _, failed := b.recordAskedFor(ctx, requested); failed == nil && asked.offers(config) {
+		return bound{config: config, points: asked, reported: reported.points}, nil
+	}
+	if points := b.offering(config); points != nil {
+		return bound{config: config, points: points, reported: reported.points}, nil
+	}
+	return bound{}, err
+}
+
+// identifyByParent finds the one config whose content the snapshot has, for containerd
+// before 2.4, which reports no digests. Another config with the same layers and another
+// command must not be overlooked because the index lags: the index has to have caught up,
+// and what the pod asked for is read from containerd whatever the index says.
+func (b *binding) identifyByParent(ctx context.Context, snapshotter string, s snapshot, claim Claim) (bound, error) {
+	if !b.caughtUp(ctx, patience) {
+		return bound{}, errors.New(notCaughtUp)
+	}
+	chain := s.parent
+	found := b.withChain(chain)
+	if len(found) == 0 && s.mapping != nil {
+		var err error
+		if chain, err = b.client.chainOf(ctx, snapshotter, s); err != nil {
+			return bound{}, err
+		}
+		found = b.withChain(chain)
+	}
+	asked, isRecord, err := b.recordAskedFor(ctx, claim.Requested)
+	if err != nil {
+		return bound{}, err
+	}
+	for _, more := range withContent(asked, chain) {
+		if !slices.ContainsFunc(found, func(f bound) bool { return f.config == more.config }) {
+			found = append(found, more)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return bound{}, fmt.Errorf("no image on the node has the content of the container's snapshot, whose parent is %s", orNone(s.parent))
+	case len(found) > 1:
+		return bound{}, fmt.Errorf("%d images on the node with different configs have the content of the container's snapshot, whose parent is %s: which of them runs can be told from containerd 2.4 on", len(found), orNone(s.parent))
+	case isRecord && !asked.offers(found[0].config):
+		return bound{}, errors.New("what the pod asked for is not the image that has the content of the container's snapshot: its tag may just have moved")
+	case image.IsID(claim.Requested) && !isIDOf(claim.Requested, found[0].config):
+		return bound{}, errors.New("the image id that the pod asked for is not that of the image that has the content of the container's snapshot")
+	}
+	return found[0], nil
+}
+
+// isIDOf reports whether an image id, perhaps abbreviated, is that of a config.
+func isIDOf(id string, config image.Digest) bool {
+	return strings.HasPrefix(string(config), id) || strings.HasPrefix(config.Encoded(), id)
+}
+
 // requested returns the name that the pod asked for and the content of its record, if
 // there is such a record and it leads to the config that runs; else no name and nil.
-func (ix *Index) requested(ctx context.Context, written string, config image.Digest) (image.Reference, *content, error) {
-	ref, err := image.Parse(written)
+func (b *binding) requested(ctx context.Context, claim Claim, config image.Digest) (image.Reference, *content, error) {
+	ref, err := image.Parse(claim.Requested)
 	if err != nil {
 		return image.Reference{}, nil, nil // an id or nonsense is no name
 	}
-	name := recordName(ref)
-	ix.mu.Lock()
-	points := ix.catalog.named(name)
-	ix.mu.Unlock()
-	if !points.offers(config) {
-		if points, err = ix.askRecord(ctx, name); err != nil {
+	points := b.settled(recordName(ref))
+	if claim.withoutDigests() || !points.offers(config) {
+		if points, _, err = b.record(ctx, recordName(ref)); err != nil {
 			return image.Reference{}, nil, err
 		}
 	}
@@ -191,76 +209,6 @@ func recordName(ref image.Reference) string {
 		ref.Tag = ""
 	}
 	return ref.String()
-}
-
-// askRecord asks containerd for the record of a name and returns what it leads to, or nil
-// if there is none. The index is brought up to date later.
-func (ix *Index) askRecord(ctx context.Context, name string) (*content, error) {
-	e, found, err := ix.client.record(ctx, name)
-	if err != nil || !found {
-		return nil, err
-	}
-	if points := ix.content(e.target); points != nil && points.fault == "" {
-		ix.want(wish{name: name})
-		return points, nil
-	}
-	ix.want(wish{name: name})
-	return resolve(ctx, ix.client, e.target)
-}
-
-// lookUp returns what a digest leads to, from containerd if the index does not know how it
-// leads to config.
-func (ix *Index) lookUp(ctx context.Context, d, config image.Digest) (*content, error) {
-	if points := ix.content(d); points != nil && points.to(config) != nil {
-		return points, nil
-	}
-	ix.want(wish{target: d})
-	ix.want(wish{name: string(config)}) // CRI keeps a record under the image id
-	return resolve(ctx, ix.client, d)
-}
-
-// describe fills in all that speaks for the content that was found. named is the record
-// that the pod asked for, nil if it has no name.
-func (ix *Index) describe(img *verifier.Image, b bound, named *content) {
-	img.Config = b.config
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	img.Digests = []image.Digest{b.config}
-	run := ix.catalog.configs[b.config]
-	if run != nil {
-		img.Digests = slices.Clone(run.all())
-	}
-	// What was asked of containerd directly is not in the index yet.
-	img.Digests = appendNew(img.Digests, b.points.to(b.config).digests)
-	if named != nil {
-		w := named.to(b.config)
-		img.Digests = appendNew(img.Digests, w.digests)
-		img.Candidates = append(img.Candidates, verifier.Candidate{Repository: img.Name.Repository, Digests: slices.Clone(w.offered)})
-	}
-	if run != nil {
-		img.Candidates = run.candidates(img.Candidates)
-	}
-}
-
-// candidates adds what the records of a config offer, in the order of their names, until
-// there are verifier.MaxCandidates.
-func (r *running) candidates(to []verifier.Candidate) []verifier.Candidate {
-	for _, rec := range r.records {
-		if len(to) >= verifier.MaxCandidates {
-			break
-		}
-		if rec.repository == "" {
-			continue
-		}
-		offered := rec.target.to(r.config).offered
-		known := func(c verifier.Candidate) bool {
-			return c.Repository == rec.repository && slices.Equal(c.Digests, offered)
-		}
-		if !slices.ContainsFunc(to, known) {
-			to = append(to, verifier.Candidate{Repository: rec.repository, Digests: slices.Clone(offered)})
-		}
-	}
-	return to
 }
 
 func orNone(d image.Digest) string {

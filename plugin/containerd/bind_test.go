@@ -198,12 +198,12 @@ func TestBindContainer(t *testing.T) {
 			return claim, wanted{unbound: "the digest that containerd reports"}
 		}},
 		{"a digest without content", func(w world) (Claim, wanted) {
-			claim := w.claimOf(good+":1", w.app)
+			claim := w.claimOf(good+":other", w.simple("other", "x"))
 			claim.Digest = string(image.SHA256([]byte("gone")))
 			return claim, wanted{unbound: "not found"}
 		}},
 		{"content that does not have its digest", func(w world) (Claim, wanted) {
-			claim := w.claimOf(good+":1", w.app)
+			claim := w.claimOf(good+":other", w.simple("other", "x"))
 			bad := image.SHA256([]byte("bad"))
 			w.mu.Lock()
 			w.blobs[bad] = w.blobs[w.app.manifest]
@@ -228,9 +228,49 @@ func TestBindContainer(t *testing.T) {
 			return w.claimOf(good+":1", w.app), want
 		}},
 		{"a manifest with more layers than its config has diff ids", func(w world) (Claim, wanted) {
-			b := built{config: w.app.config, manifest: w.manifest(w.app.config, 3, "more"), chain: w.app.chain}
+			b := built{config: w.config("other", "x"), chain: chain("x")}
+			b.manifest = w.manifest(b.config, 3, "more")
 			w.record(twin+":1", b.manifest)
 			return w.claimOf(twin+":1", b), wanted{unbound: "3 layers"}
+		}},
+		{"a malformed twin reported by containerd does not deny the image", func(w world) (Claim, wanted) {
+			bad := w.malformed(w.app)
+			w.record(twin+":1", bad)
+			return w.claimOf(good+":1", built{config: w.app.config, chain: w.app.chain, manifest: bad}), plain(w)
+		}},
+		{"a malformed twin that no record leads to any more does not either", func(w world) (Claim, wanted) {
+			return w.claimOf(good+":1", built{config: w.app.config, chain: w.app.chain, manifest: w.malformed(w.app)}), plain(w)
+		}},
+		{"a malformed twin's digests that can be told count for revocations", func(w world) (Claim, wanted) {
+			bad := w.hostile("bad", w.app, 3)
+			w.record(twin+":1", bad)
+			want := plain(w)
+			want.digests = append(want.digests, bad)
+			return w.claimOf(good+":1", built{config: w.app.config, chain: w.app.chain, index: bad}), want
+		}},
+		{"an unusable twin reported by containerd does not deny the image", func(w world) (Claim, wanted) {
+			bad := w.manifest(w.app.config, 3, "more")
+			w.record(twin+":1", bad)
+			want := plain(w)
+			want.digests = append(want.digests, bad)
+			return w.claimOf(good+":1", built{config: w.app.config, chain: w.app.chain, manifest: bad}), want
+		}},
+		{"a pod that asks for the malformed twin has no name, and the content's candidates", func(w world) (Claim, wanted) {
+			bad := w.malformed(w.app)
+			w.record(twin+":1", bad)
+			want := plain(w)
+			want.name = ""
+			return w.claimOf(twin+":1", built{config: w.app.config, chain: w.app.chain, manifest: bad}), want
+		}},
+		{"a malformed twin with other content in the snapshot", func(w world) (Claim, wanted) {
+			claim := w.claimOf(good+":1", built{config: w.app.config, chain: chain("evil"), manifest: w.malformed(w.app)})
+			return claim, wanted{unbound: "is not of image"}
+		}},
+		{"a malformed image of which no record is sound", func(w world) (Claim, wanted) {
+			other := w.simple("other", "base", "app")
+			bad := w.malformed(other)
+			w.record(twin+":1", bad)
+			return w.claimOf(twin+":1", built{config: other.config, chain: other.chain, manifest: bad}), wanted{unbound: "image " + string(bad)}
 		}},
 		{"an image without layers", func(w world) (Claim, wanted) {
 			b := w.simple("scratch")

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/image"
@@ -20,6 +21,7 @@ type catalog struct {
 	// absent leads from what the node does not have to the targets that list it.
 	absent map[mark][]*target
 	// outdated are targets that list what arrived since they were resolved.
+	// They are resolved again one at a time, when nothing else is to be done.
 	outdated map[image.Digest]struct{}
 }
 
@@ -36,6 +38,7 @@ type record struct {
 type target struct {
 	*content
 	records map[*record]struct{}
+	tried   time.Time // when a claim last had it resolved again
 }
 
 // running is a config that containers may run, and all that leads to it.
@@ -119,14 +122,20 @@ func (c *catalog) replace(points *content) []*record {
 	return news
 }
 
-// takeOutdated returns the targets to resolve again, once.
-func (c *catalog) takeOutdated() []image.Digest {
-	var out []image.Digest
+// takeOutdated returns one of the targets to resolve again; false means that there is none.
+func (c *catalog) takeOutdated() (image.Digest, bool) {
 	for d := range c.outdated {
-		out = append(out, d)
+		delete(c.outdated, d)
+		return d, true
 	}
-	clear(c.outdated)
-	return out
+	return "", false
+}
+
+// outdate has what is known of a digest resolved again if it may be more by now.
+func (c *catalog) outdate(d image.Digest) {
+	if known := c.content(d); known != nil && (known.fault != "" || len(known.absent) > 0) {
+		c.outdated[d] = struct{}{}
+	}
 }
 
 // candidates are what a record offers, one for each config that it leads to.
@@ -250,6 +259,7 @@ func (c *catalog) unlink(r *record) {
 func (c *catalog) drop(t *target) {
 	if c.targets[t.digest] == t {
 		delete(c.targets, t.digest)
+		delete(c.outdated, t.digest)
 	}
 	for _, d := range t.absent {
 		removeFrom(c.absent, d, t)

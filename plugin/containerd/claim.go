@@ -21,3 +21,6 @@ type Claim struct {
 	// Mounts are the sources of the container's mounts, as NRI shows them.
 	Mounts []string
 }
+
+// withoutDigests tells a claim of containerd before 2.4.
+func (c Claim) withoutDigests() bool { return c.Digest == "" && c.ConfigDigest == "" }

@@ -174,6 +174,16 @@ func (c *Client) list(ctx context.Context) ([]entry, error) {
 // isNotFound tells "it is not there" from "asking failed".
 func isNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
+// isAway tells "containerd does not answer" from "it cannot read this", such as a blob on
+// a bad sector.
+func isAway(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented:
+		return true
+	}
+	return false
+}
+
 // clip shortens what others wrote, for messages.
 func clip(s string) string {
 	const limit = 128

@@ -20,7 +20,9 @@ type content struct {
 	// absent are the marks of digests below this one that the node did not have: when one
 	// of them arrives, this content is out of date.
 	absent []mark
-	fault  string // why there are no ways
+	// fault is why nothing may run under this digest: it is malformed, or not all there. The
+	// ways that could be told all the same are not usable; a revocation follows them.
+	fault string
 }
 
 // way is how a digest leads to one config.
@@ -56,6 +58,11 @@ func (c *content) offers(config image.Digest) bool {
 	return w != nil && w.usable()
 }
 
+// doubtful reports whether something that is no sound image may run under this digest.
+func (c *content) doubtful() bool {
+	return c.fault != "" || slices.ContainsFunc(c.ways, func(w way) bool { return !w.usable() })
+}
+
 // mark stands for a digest where many are kept and taking one for another only costs time.
 type mark uint64
 
@@ -85,20 +92,52 @@ func sumArgs(parts ...[]string) argsSum {
 // resolve reads what a digest leads to. Content that is malformed or not all there is a
 // content with a fault; an error means that containerd could not be asked.
 func resolve(ctx context.Context, c *Client, target image.Digest) (*content, error) {
-	r := reading{client: c}
+	left := 2 * image.MaxBlobs // once to the fault, and once to tell what can be told
+	return resolveWithin(ctx, c, target, &left)
+}
+
+// resolveWithin is resolve that reads at most left blobs, and counts them off; more is an
+// error that wraps errTooMany.
+func resolveWithin(ctx context.Context, c *Client, target image.Digest, left *int) (*content, error) {
+	r := reading{client: c, left: left}
 	found, err := image.Resolve(ctx, &r, target)
 	if r.failed != nil {
 		return nil, fmt.Errorf("resolve %s: %w", clip(string(target)), r.failed)
 	}
-	resolved := &content{digest: target, absent: r.absent}
-	if err != nil {
-		resolved.fault = err.Error()
-		return resolved, nil
-	}
+	resolved := &content{digest: target}
 	for _, m := range found {
 		resolved.add(m)
 	}
+	if err != nil {
+		resolved.fault = err.Error()
+		if err := r.salvage(ctx, resolved); err != nil {
+			return nil, err
+		}
+	}
+	resolved.absent = r.absent
 	return resolved, nil
+}
+
+// salvage adds to a content with a fault the ways that are sound in themselves, as unusable.
+func (r *reading) salvage(ctx context.Context, c *content) error {
+	for _, d := range slices.Clone(r.read) {
+		if d == c.digest {
+			continue
+		}
+		found, _ := image.Resolve(ctx, r, d)
+		switch {
+		case errors.Is(r.failed, errTooMany):
+			return nil
+		case r.failed != nil:
+			return fmt.Errorf("resolve %s: %w", clip(string(d)), r.failed)
+		}
+		for _, m := range found {
+			m.Digests = append([]image.Digest{c.digest}, m.Digests...)
+			m.Unusable = c.fault
+			c.add(m)
+		}
+	}
+	return nil
 }
 
 // add notes one more manifest.
@@ -129,10 +168,15 @@ func appendNew(to, from []image.Digest) []image.Digest {
 // maxAbsent bounds what is remembered of the platforms that a node does not have.
 const maxAbsent = 4 * image.MaxIndexEntries
 
-// reading is the content store as one resolve sees it. It remembers what was not there,
-// and whether containerd failed, which says nothing about the content.
+// errTooMany ends a resolve that would read more blobs than it may.
+var errTooMany = errors.New("too many blobs would have to be read to tell what it leads to; they are read in the background")
+
+// reading is the content store as one resolve sees it. It remembers what was and what was
+// not there, and whether containerd failed, which says nothing about the content.
 type reading struct {
 	client *Client
+	left   *int           // blobs that may still be asked for
+	read   []image.Digest // each once
 	absent []mark
 	failed error
 }
@@ -142,16 +186,21 @@ func (r *reading) Blob(ctx context.Context, d image.Digest, limit int64) ([]byte
 	if r.failed != nil {
 		return nil, r.failed // one time-out is enough
 	}
+	if *r.left <= 0 {
+		r.failed = errTooMany
+		return nil, r.failed
+	}
+	*r.left--
 	blob, err := r.client.Blob(ctx, d, limit)
 	switch {
 	case err == nil:
+		r.read = appendNew(r.read, []image.Digest{d})
 	case errors.Is(err, image.ErrNotFound):
-		if len(r.absent) < maxAbsent {
-			r.absent = append(r.absent, markOf(d))
+		if m := markOf(d); len(r.absent) < maxAbsent && !slices.Contains(r.absent, m) {
+			r.absent = append(r.absent, m)
 		}
-	case errors.Is(err, errTooLong):
-	default:
+	case ctx.Err() != nil || isAway(err):
 		r.failed = err
 	}
-	return blob, err
+	return blob, err // any other trouble is with this blob
 }

@@ -49,11 +49,15 @@ type fake struct {
 	mu          sync.Mutex
 	calls       map[string]int // by method, without the service's package
 	failing     map[string]error
+	held        map[string]chan struct{}
+	broken      map[image.Digest]error // blobs that cannot be read
 	blobs       map[image.Digest][]byte
 	records     map[string]image.Digest
 	snapshots   map[string]*snapshotsapi.Info // by snapshotter and key
 	containers  map[string]*containersapi.Container
 	subscribers map[chan *types.Envelope]struct{}
+	pods        []*criapi.PodSandbox
+	ended       []string // containers that have exited
 	stateDir    string
 	handlers    map[string]string
 }
@@ -73,6 +77,8 @@ func newFake(t *testing.T) *fake {
 		socket:      filepath.Join(dir, "c.sock"),
 		calls:       map[string]int{},
 		failing:     map[string]error{},
+		held:        map[string]chan struct{}{},
+		broken:      map[image.Digest]error{},
 		blobs:       map[image.Digest][]byte{},
 		records:     map[string]image.Digest{},
 		snapshots:   map[string]*snapshotsapi.Info{},
@@ -127,9 +133,30 @@ func (f *fake) called(ctx context.Context, method string) error {
 	}
 	service := method[strings.LastIndex(method[:strings.LastIndex(method, "/")], ".")+1:]
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.calls[service]++
-	return f.failing[service]
+	held, err := f.held[service], f.failing[service]
+	f.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+		}
+	}
+	return err
+}
+
+// hold keeps calls waiting until what it returns is called.
+func (f *fake) hold(method string) (release func()) {
+	held := make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held[method] = held
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.held, method)
+		close(held)
+	}
 }
 
 // counted returns the calls since it was last called.
@@ -228,6 +255,25 @@ func chain(layers ...string) image.Digest {
 
 // built is an image of one manifest, in an index or not.
 type built struct{ index, manifest, config, chain image.Digest }
+
+// hostile stores an index of one image that also lists absent manifests, and, last, the
+// image's manifest as what it is not: it has a fault that shows after everything was read.
+func (f *fake) hostile(note string, b built, absent int) image.Digest {
+	list := []object{descriptor(manifestType, b.manifest)}
+	for i := range absent {
+		list = append(list, descriptor(manifestType, image.SHA256(fmt.Append(nil, "nowhere", note, i))))
+	}
+	list = append(list, descriptor("application/vnd.oci.image.index.v1+json", b.manifest))
+	return f.json(object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "annotations": object{"note": note}, "manifests": list})
+}
+
+// malformed stores a manifest like that of an image, with a key that is there twice.
+func (f *fake) malformed(b built) image.Digest {
+	f.mu.Lock()
+	data := f.blobs[b.manifest]
+	f.mu.Unlock()
+	return f.blob(append([]byte(`{"mediatype":"`+manifestType+`",`), data[1:]...))
+}
 
 // simple builds an image without an index; note makes its manifest and config its own.
 func (f *fake) simple(note string, layers ...string) built {
@@ -332,7 +378,11 @@ type fakeContent struct {
 func (f fakeContent) Read(r *contentapi.ReadContentRequest, s contentapi.Content_ReadServer) error {
 	f.mu.Lock()
 	data, ok := f.blobs[image.Digest(r.GetDigest())]
+	bad := f.broken[image.Digest(r.GetDigest())]
 	f.mu.Unlock()
+	if bad != nil {
+		return bad
+	}
 	if !ok {
 		return status.Error(codes.NotFound, "not found")
 	}
@@ -377,6 +427,17 @@ func (f fakeContainers) Get(_ context.Context, r *containersapi.GetContainerRequ
 		return nil, status.Error(codes.NotFound, "not found")
 	}
 	return &containersapi.GetContainerResponse{Container: c}, nil
+}
+
+func (f fakeContainers) ListStream(_ *containersapi.ListContainersRequest, s containersapi.Containers_ListStreamServer) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(f.containers)) {
+		if err := s.Send(&containersapi.ListContainerMessage{Container: f.containers[id]}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type fakeEvents struct {
@@ -436,6 +497,25 @@ func (f fakeRuntime) Status(_ context.Context, r *criapi.StatusRequest) (*criapi
 	return &criapi.StatusResponse{Info: map[string]string{"config": string(config)}}, err
 }
 
+func (f fakeRuntime) ListPodSandbox(context.Context, *criapi.ListPodSandboxRequest) (*criapi.ListPodSandboxResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &criapi.ListPodSandboxResponse{Items: f.pods}, nil
+}
+
+func (f fakeRuntime) ListContainers(_ context.Context, r *criapi.ListContainersRequest) (*criapi.ListContainersResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := &criapi.ListContainersResponse{}
+	if r.GetFilter().GetState().GetState() != criapi.ContainerState_CONTAINER_EXITED {
+		return nil, status.Error(codes.InvalidArgument, "the exited ones are wanted")
+	}
+	for _, id := range f.ended {
+		out.Containers = append(out.Containers, &criapi.Container{Id: id, State: criapi.ContainerState_CONTAINER_EXITED})
+	}
+	return out, nil
+}
+
 // dial makes a client of the fake.
 func (f *fake) dial() *Client {
 	f.t.Helper()
@@ -451,6 +531,13 @@ func (f *fake) dial() *Client {
 func (f *fake) follow(o Options) *Index {
 	f.t.Helper()
 	ix := NewIndex(f.dial(), o)
+	f.run(ix)
+	return ix
+}
+
+// run is follow for an index that is made already.
+func (f *fake) run(ix *Index) {
+	f.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -459,7 +546,6 @@ func (f *fake) follow(o Options) *Index {
 	}()
 	f.t.Cleanup(func() { cancel(); <-done })
 	f.current(ix)
-	return ix
 }
 
 // current waits until the index is current and the fake sends it events.

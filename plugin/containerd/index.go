@@ -18,6 +18,10 @@ type Options struct {
 	// OnChange is told what newly appeared, and at the start all there is. It runs on the
 	// goroutine that keeps the index and must not block. nil: nobody is told.
 	OnChange func([]verifier.Candidate)
+	// Prefer tells a candidate that evidence is held about: of more candidates than are
+	// offered, such come first. It is called while the node waits, at worst for each image
+	// record there is, and must neither block nor keep what it is given. nil prefers none.
+	Prefer func(verifier.Candidate) bool
 	// Log is told of trouble with containerd; nil: slog.Default().
 	Log *slog.Logger
 }
@@ -28,7 +32,10 @@ type Index struct {
 	client   *Client
 	relist   time.Duration
 	onChange func([]verifier.Candidate)
+	prefer   func(verifier.Candidate) bool
 	log      *slog.Logger
+	retry    time.Duration
+	events   *announcements
 	// wanted carries to Run what a claim named and the index did not have.
 	wanted chan wish
 
@@ -36,6 +43,8 @@ type Index struct {
 	catalog  *catalog
 	ready    chan struct{} // closed while the index is current
 	settings Settings
+	// volumeDirs are the spellings of the folder of image volumes, containerd's own first.
+	volumeDirs []string
 	// snapshotter is containerd's default one, learned from a sandbox; "" until then.
 	snapshotter string
 }
@@ -50,6 +59,9 @@ type wish struct {
 // the next claim, or found when all records are listed again.
 const maxWishes = 256
 
+// retryFaulty is how often at most claims have content with a fault looked at again.
+const retryFaulty = 5 * time.Second
+
 // NewIndex makes an index of what the client's containerd has. It is empty and not ready
 // until Run has filled it.
 func NewIndex(client *Client, o Options) *Index {
@@ -57,7 +69,10 @@ func NewIndex(client *Client, o Options) *Index {
 		client:   client,
 		relist:   o.Relist,
 		onChange: o.OnChange,
+		prefer:   o.Prefer,
 		log:      o.Log,
+		retry:    retryFaulty,
+		events:   newAnnouncements(),
 		wanted:   make(chan wish, maxWishes),
 		catalog:  newCatalog(),
 		ready:    make(chan struct{}),
@@ -143,6 +158,37 @@ func (ix *Index) await(ctx context.Context, patience time.Duration) bool {
 	case <-ctx.Done():
 	}
 	return false
+}
+
+// caughtUp waits until all that containerd has reported so far is in the index, for no
+// longer than patience.
+func (ix *Index) caughtUp(ctx context.Context, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return ix.events.wait(ctx) && ix.Ready()
+}
+
+// settled returns what is known of the record of a name; nil if nothing is, or if an event
+// about it waits to be looked at.
+func (ix *Index) settled(name string) *content {
+	if ix.events.waits(name) {
+		return nil
+	}
+	return ix.named(name)
+}
+
+// named returns what is known of the record of a name, or nil.
+func (ix *Index) named(name string) *content {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.catalog.named(name)
+}
+
+// content returns what is known of the target of a record, or nil.
+func (ix *Index) content(d image.Digest) *content {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.catalog.content(d)
 }
 
 // want asks Run to look at something again, and does not wait for it.

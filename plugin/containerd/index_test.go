@@ -82,13 +82,6 @@ func TestTheIndexFollowsImageEvents(t *testing.T) {
 	})
 }
 
-// named returns the content of a name in the index.
-func (ix *Index) named(name string) *content {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	return ix.catalog.named(name)
-}
-
 func TestContainerdsRestartIsSurvived(t *testing.T) {
 	f := newFake(t)
 	app := f.multi("app", "base")
@@ -417,7 +410,7 @@ func TestTenThousandTwinsAreKeptAndForgottenInTime(t *testing.T) {
 	if n := len(run.all()); n != 10_001 {
 		t.Errorf("%d digests", n)
 	}
-	if got := run.candidates(nil); len(got) != verifier.MaxCandidates || got[0].Repository != "registry.example.com/twin-00000" {
+	if got := candidates(nil, run.records, config, nil); len(got) != verifier.MaxCandidates || got[0].Repository != "registry.example.com/twin-00000" {
 		t.Errorf("candidates %v", got)
 	}
 	for i := range 10_000 {

@@ -51,10 +51,16 @@ func (c *Client) Pinned(ctx context.Context) ([]Pinned, error) {
 // maxRecord bounds the record of one container: the largest spec that CRI's own limits let through.
 const maxRecord = 32 << 20
 
+// maxAnswer bounds one list of CRI, in which strangers' annotations are.
+const maxAnswer = 256 << 20
+
 // Inventory is what runs on the node, as far as a plugin that registers is concerned.
 type Inventory struct {
 	// Large names the pods and containers that take more bytes than asked about to tell a plugin of.
 	Large []string
+	// Bytes is what it takes to tell a plugin of all, by Kubernetes namespace; "" has what
+	// is in none. Estimated, never less than it is.
+	Bytes map[string]int
 	// Images are the names of the images of the containers there are.
 	Images []string
 }
@@ -62,47 +68,83 @@ type Inventory struct {
 // maxNamed bounds Inventory.Large: enough to act on, whatever a tenant made.
 const maxNamed = 10
 
+// namespaceLabel is how the kubelet labels containers; the labels of images cannot change it.
+const namespaceLabel = "io.kubernetes.pod.namespace"
+
 // Inventory goes through all sandboxes and containers. What a plugin would be told of
 // one is estimated from its record, never less than it is.
 func (c *Client) Inventory(ctx context.Context, large int) (Inventory, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	var inv Inventory
-	note := func(what, id string, bytes int) {
+	inv := Inventory{Bytes: map[string]int{}}
+	note := func(what, id, namespace string, bytes int) {
+		inv.Bytes[namespace] += bytes
 		if bytes > large && len(inv.Large) < maxNamed {
 			inv.Large = append(inv.Large, fmt.Sprintf("%s %.12s (%d bytes)", what, id, bytes))
 		}
 	}
-	pods, err := c.runtime.ListPodSandbox(ctx, &criapi.ListPodSandboxRequest{}, grpc.MaxCallRecvMsgSize(256<<20))
+	pods, err := c.runtime.ListPodSandbox(ctx, &criapi.ListPodSandboxRequest{}, grpc.MaxCallRecvMsgSize(maxAnswer))
 	if err != nil {
 		return inv, fmt.Errorf("list sandboxes: %w", err)
 	}
+	namespaces := make(map[string]string, len(pods.GetItems())) // by sandbox
 	for _, p := range pods.GetItems() {
-		note(fmt.Sprintf("pod %s/%s", p.GetMetadata().GetNamespace(), p.GetMetadata().GetName()), p.GetId(), proto.Size(p))
+		namespaces[p.GetId()] = p.GetMetadata().GetNamespace()
+		note(fmt.Sprintf("pod %s/%s", p.GetMetadata().GetNamespace(), p.GetMetadata().GetName()), p.GetId(), p.GetMetadata().GetNamespace(), proto.Size(p))
 	}
-	stream, err := c.containers.ListStream(ctx, &containersapi.ListContainersRequest{}, grpc.MaxCallRecvMsgSize(maxRecord))
+	exited, err := c.exited(ctx)
 	if err != nil {
-		return inv, fmt.Errorf("list containers: %w", err)
+		return inv, err
 	}
 	named := make(map[string]bool)
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return inv, nil
-		}
-		if err != nil {
-			return inv, fmt.Errorf("list containers: %w", err)
-		}
-		ctr := m.GetContainer()
-		bytes := len(ctr.GetSpec().GetValue())
-		for k, v := range ctr.GetLabels() {
-			bytes += len(k) + len(v)
-		}
-		note("container", ctr.GetID(), bytes)
+	err = c.eachContainer(ctx, func(ctr *containersapi.Container) {
 		if name := ctr.GetImage(); !named[name] {
 			named[name] = true
 			inv.Images = append(inv.Images, name)
 		}
+		if _, isPod := namespaces[ctr.GetID()]; isPod || exited[ctr.GetID()] {
+			return // told of as a pod, or not at all
+		}
+		namespace, known := namespaces[ctr.GetSandbox()]
+		if !known {
+			namespace = ctr.GetLabels()[namespaceLabel]
+		}
+		note("container", ctr.GetID(), namespace, recordSize(ctr))
+	})
+	return inv, err
+}
+
+// exited returns the containers that have ended, of which NRI does not tell. That is final.
+func (c *Client) exited(ctx context.Context) (map[string]bool, error) {
+	filter := &criapi.ContainerFilter{State: &criapi.ContainerStateValue{State: criapi.ContainerState_CONTAINER_EXITED}}
+	r, err := c.runtime.ListContainers(ctx, &criapi.ListContainersRequest{Filter: filter}, grpc.MaxCallRecvMsgSize(maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("list exited containers: %w", err)
+	}
+	exited := make(map[string]bool, len(r.GetContainers()))
+	for _, ctr := range r.GetContainers() {
+		if ctr.GetState() == criapi.ContainerState_CONTAINER_EXITED {
+			exited[ctr.GetId()] = true
+		}
+	}
+	return exited, nil
+}
+
+// eachContainer goes through the records of all containers.
+func (c *Client) eachContainer(ctx context.Context, do func(*containersapi.Container)) error {
+	stream, err := c.containers.ListStream(ctx, &containersapi.ListContainersRequest{}, grpc.MaxCallRecvMsgSize(maxRecord))
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list containers: %w", err)
+		}
+		do(m.GetContainer())
 	}
 }
 

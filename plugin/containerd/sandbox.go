@@ -70,15 +70,13 @@ func (ix *Index) identifySandbox(ctx context.Context, sandboxID string) ([]bound
 		return found, nil
 	}
 	// Perhaps it was pulled a moment ago.
-	points, err := ix.askRecord(ctx, rec.image)
+	points, _, err := ix.newBinding().record(ctx, rec.image)
 	if err != nil {
 		return nil, err
 	}
-	if points != nil {
-		for i := range points.ways {
-			if w := &points.ways[i]; w.usable() && w.chain == chain && w.args == sum {
-				found = append(found, bound{w.config, points})
-			}
+	for _, b := range withContent(points, chain) {
+		if points.to(b.config).args == sum {
+			found = append(found, b)
 		}
 	}
 	if len(found) == 0 {
@@ -94,7 +92,7 @@ func (ix *Index) started(chain image.Digest, args argsSum) []bound {
 	var found []bound
 	for _, run := range ix.catalog.chains[chain] {
 		if run.args == args {
-			found = append(found, bound{run.config, run.records[0].target.content})
+			found = append(found, bound{config: run.config, points: run.records[0].target.content})
 		}
 	}
 	return found

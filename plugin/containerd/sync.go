@@ -26,6 +26,10 @@ const (
 	minBackoff = 20 * time.Millisecond
 	maxBackoff = time.Second
 
+	// renewPause is between two contents that are resolved again because something arrived:
+	// strangers' indexes can list hundreds of blobs, and one small pull can outdate many.
+	renewPause = 50 * time.Millisecond
+
 	// resolvers is how many targets are resolved at once when all is listed.
 	resolvers = 8
 )
@@ -69,10 +73,10 @@ func (ix *Index) follow(ctx context.Context) error {
 		cancel()
 		return fmt.Errorf("subscribe to image events: %w", err)
 	}
-	names := make(chan string, 64)
+	ix.events.clear()
 	broken := make(chan error, 1)
 	var receiver sync.WaitGroup
-	receiver.Go(func() { broken <- ix.receive(ctx, stream, names) })
+	receiver.Go(func() { broken <- ix.receive(stream) })
 	defer receiver.Wait()
 	defer cancel()
 
@@ -80,27 +84,51 @@ func (ix *Index) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	dirs, err := volumeDirs(settings.StateDir)
+	if err != nil {
+		return err
+	}
 	if err := ix.list(ctx); err != nil {
 		return err
 	}
 	ix.mu.Lock()
-	ix.settings, ix.snapshotter = settings, ""
+	ix.settings, ix.volumeDirs, ix.snapshotter = settings, dirs, ""
 	ix.mu.Unlock()
 	ix.open()
+	return ix.keep(ctx, broken)
+}
 
+// keep keeps the index current until the stream of events is broken. Names in events come
+// before all else, and what is only looked at again comes last.
+func (ix *Index) keep(ctx context.Context, broken <-chan error) error {
 	again := time.NewTimer(settle)
 	defer again.Stop()
+	var rested time.Time // from when on content may be resolved again
 	for {
+		if name, ok := ix.events.next(); ok {
+			if err := ix.refresh(ctx, name); err != nil {
+				return err // and the name stays in hand until all is listed anew
+			}
+			ix.events.finished()
+			continue
+		}
+		var renew <-chan time.Time
+		if ix.anyOutdated() {
+			renew = time.After(time.Until(rested))
+		}
+		var err error
 		select {
 		case err = <-broken:
 			return fmt.Errorf("follow image events: %w", err)
-		case name := <-names:
-			err = ix.refresh(ctx, name)
+		case <-ix.events.wake:
 		case w := <-ix.wanted:
 			err = ix.fulfil(ctx, w)
 		case <-again.C:
 			err = ix.list(ctx)
 			again.Reset(ix.relist)
+		case <-renew:
+			err = ix.renew(ctx)
+			rested = time.Now().Add(renewPause)
 		}
 		if err != nil {
 			return err
@@ -108,8 +136,9 @@ func (ix *Index) follow(ctx context.Context) error {
 	}
 }
 
-// receive passes on the names in the events until the stream breaks.
-func (ix *Index) receive(ctx context.Context, stream eventsapi.Events_SubscribeClient, names chan<- string) error {
+// receive notes the names in the events until the stream breaks. It never waits for those
+// who look at them: what is not received yet nobody knows to be missing.
+func (ix *Index) receive(stream eventsapi.Events_SubscribeClient) error {
 	for {
 		envelope, err := stream.Recv()
 		if err != nil {
@@ -122,10 +151,8 @@ func (ix *Index) receive(ctx context.Context, stream eventsapi.Events_SubscribeC
 		if err != nil {
 			return err
 		}
-		select {
-		case names <- name:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := ix.events.add(name); err != nil {
+			return err
 		}
 	}
 }
@@ -184,11 +211,11 @@ func (ix *Index) list(ctx context.Context) error {
 	}
 	ix.mu.Unlock()
 	ix.tell(news)
-	return ix.renew(ctx)
+	return nil
 }
 
-// resolveAll returns what all targets of records lead to. What is known is not read again,
-// unless it had a fault.
+// resolveAll returns what all targets of records lead to. What is known is not read again
+// here; if it had a fault, it is later.
 func (ix *Index) resolveAll(ctx context.Context, entries []entry) (map[image.Digest]*content, error) {
 	all := make(map[image.Digest]*content, len(entries))
 	var unknown []image.Digest
@@ -199,8 +226,10 @@ func (ix *Index) resolveAll(ctx context.Context, entries []entry) (map[image.Dig
 		}
 		known := ix.catalog.content(e.target)
 		all[e.target] = known
-		if known == nil || known.fault != "" {
+		if known == nil {
 			unknown = append(unknown, e.target)
+		} else if known.fault != "" {
+			ix.catalog.outdate(e.target)
 		}
 	}
 	ix.mu.Unlock()
@@ -248,19 +277,19 @@ func (ix *Index) refresh(ctx context.Context, name string) error {
 		return nil
 	}
 	points := ix.content(e.target)
-	// What was not all there may be there now.
-	if points == nil || points.fault != "" || len(points.absent) > 0 {
-		if points, err = ix.reread(ctx, e.target); err != nil {
+	if points == nil {
+		if points, err = resolve(ctx, ix.client, e.target); err != nil {
 			return err
 		}
 	}
 	ix.mu.Lock()
 	r := ix.catalog.put(name, points)
+	ix.catalog.outdate(e.target) // what was not all there may be there now
 	ix.mu.Unlock()
 	if r != nil {
 		ix.tell([]*record{r})
 	}
-	return ix.renew(ctx)
+	return nil
 }
 
 // fulfil looks again at what a claim named and the index did not have.
@@ -268,33 +297,37 @@ func (ix *Index) fulfil(ctx context.Context, w wish) error {
 	if w.name != "" {
 		return ix.refresh(ctx, w.name)
 	}
-	if ix.content(w.target) == nil {
-		return nil
-	}
-	if _, err := ix.reread(ctx, w.target); err != nil {
-		return err
-	}
-	return ix.renew(ctx)
-}
-
-// renew resolves again, once, what lists something that has arrived.
-func (ix *Index) renew(ctx context.Context) error {
 	ix.mu.Lock()
-	outdated := ix.catalog.takeOutdated()
-	ix.mu.Unlock()
-	for _, d := range outdated {
-		if _, err := ix.reread(ctx, d); err != nil {
-			return err
-		}
+	defer ix.mu.Unlock()
+	if t := ix.catalog.targets[w.target]; t != nil && time.Since(t.tried) >= ix.retry {
+		t.tried = time.Now()
+		ix.catalog.outdate(w.target)
 	}
 	return nil
 }
 
+func (ix *Index) anyOutdated() bool {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return len(ix.catalog.outdated) > 0
+}
+
+// renew resolves one content again that lists something that has arrived.
+func (ix *Index) renew(ctx context.Context) error {
+	ix.mu.Lock()
+	d, ok := ix.catalog.takeOutdated()
+	ix.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	return ix.reread(ctx, d)
+}
+
 // reread resolves a target anew, for all records that point to it.
-func (ix *Index) reread(ctx context.Context, d image.Digest) (*content, error) {
+func (ix *Index) reread(ctx context.Context, d image.Digest) error {
 	points, err := resolve(ctx, ix.client, d)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ix.mu.Lock()
 	if known := ix.catalog.content(d); known != nil && reflect.DeepEqual(known, points) {
@@ -303,14 +336,7 @@ func (ix *Index) reread(ctx context.Context, d image.Digest) (*content, error) {
 	news := ix.catalog.replace(points)
 	ix.mu.Unlock()
 	ix.tell(news)
-	return points, nil
-}
-
-// content returns what is known of the target of a record, or nil.
-func (ix *Index) content(d image.Digest) *content {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	return ix.catalog.content(d)
+	return nil
 }
 
 // tell reports new records. A record is only changed under the lock, and by this goroutine.

@@ -31,19 +31,20 @@ type volume struct {
 // bindVolumes binds each image volume among the mounts of a claim. They are known by where
 // they are: NRI does not tell them from other mounts. A tenant who may mount that folder, or
 // one above it, from the host sees the volumes of others as well; mounts of it or of what is
-// in it are refused here, mounts from above are for whoever admits hostPath volumes.
-func (ix *Index) bindVolumes(ctx context.Context, snapshotter string, claim Claim) []verifier.Image {
-	volumes, err := ix.volumesOf(claim)
+// in it are refused here, mounts from above, or through links, are for whoever admits
+// hostPath volumes.
+func (b *binding) bindVolumes(ctx context.Context, snapshotter string, claim Claim) []verifier.Image {
+	volumes, err := b.volumesOf(claim)
 	if err != nil {
 		return []verifier.Image{{Written: "image volume", Unbound: err.Error()}}
 	}
 	var images []verifier.Image
 	for _, v := range volumes {
 		img := verifier.Image{Written: "image volume " + string(v.digest)}
-		if b, err := ix.identifyVolume(ctx, snapshotter, v); err != nil {
+		if found, err := b.identifyVolume(ctx, snapshotter, v); err != nil {
 			img.Unbound = err.Error()
 		} else {
-			ix.describe(&img, b, nil)
+			b.describe(&img, found, nil)
 		}
 		images = append(images, img)
 	}
@@ -53,20 +54,32 @@ func (ix *Index) bindVolumes(ctx context.Context, snapshotter string, claim Clai
 // identifyVolume finds the config whose content is mounted. The path names the digest that
 // its record had when it was asked for; what was mounted a moment later may be another
 // image, so the snapshot decides which manifest of that digest it is, if any.
-func (ix *Index) identifyVolume(ctx context.Context, snapshotter string, v volume) (bound, error) {
-	s, err := ix.client.stat(ctx, snapshotter, v.key)
+//
+// Where the digest is not usable, any record whose content is mounted speaks for it: the path
+// has the first name of all that share a config, so that anybody can put one before it.
+func (b *binding) identifyVolume(ctx context.Context, snapshotter string, v volume) (bound, error) {
+	s, err := b.client.stat(ctx, snapshotter, v.key)
 	if err != nil {
 		return bound{}, err
 	}
-	points := ix.content(v.digest)
-	if found := withContent(points, s.parent); len(found) == 1 {
+	points := b.content(v.digest)
+	found := withContent(points, s.parent)
+	if len(found) == 1 {
 		return found[0], nil
 	}
-	ix.want(wish{target: v.digest})
-	if points, err = resolve(ctx, ix.client, v.digest); err != nil {
-		return bound{}, err
+	b.want(wish{target: v.digest})
+	if points == nil || points.fault == "" && len(points.absent) > 0 {
+		if points, err = b.read(ctx, v.digest); err != nil {
+			return bound{}, fmt.Errorf("image volume %s: %w", v.digest, err)
+		}
+		found = withContent(points, s.parent)
 	}
-	found := withContent(points, s.parent)
+	if len(found) == 0 && points.doubtful() {
+		found = b.withChain(s.parent)
+		for i := range found {
+			found[i].reported = points
+		}
+	}
 	switch {
 	case len(found) == 1:
 		return found[0], nil
@@ -86,7 +99,7 @@ func withContent(c *content, chain image.Digest) []bound {
 	var found []bound
 	for i := range c.ways {
 		if w := &c.ways[i]; w.usable() && w.chain == chain {
-			found = append(found, bound{w.config, c})
+			found = append(found, bound{config: w.config, points: c})
 		}
 	}
 	return found
@@ -94,34 +107,31 @@ func withContent(c *content, chain image.Digest) []bound {
 
 // volumesOf finds the image volumes among the mounts of a claim, each once. A mount at or
 // below the folder of image volumes that is none of this pod's is an error.
+//
+// It looks at how the sources are written and never at what is there: that may be a
+// tenant's file system, which can hang. Containerd writes the path of an image volume below
+// its state folder as configured, or, where a sub path ends in a link, with all links
+// resolved.
 func (ix *Index) volumesOf(claim Claim) ([]volume, error) {
 	if len(claim.Mounts) > maxMounts {
 		return nil, fmt.Errorf("the container has %d mounts: at most %d are looked through for image volumes", len(claim.Mounts), maxMounts)
 	}
 	ix.mu.Lock()
-	dir := filepath.Join(ix.settings.StateDir, volumesDir)
+	dirs := ix.volumeDirs
 	ix.mu.Unlock()
-	resolvedDir, err := resolvePath(dir)
-	if err != nil {
-		return nil, fmt.Errorf("resolve the folder of image volumes: %w", err)
-	}
 	var volumes []volume
 	for _, source := range claim.Mounts {
 		if !filepath.IsAbs(source) {
 			continue // proc, tmpfs and the like
 		}
-		resolved, err := resolvePath(source)
-		if err != nil {
-			return nil, fmt.Errorf("resolve the source of a mount: %w", err)
+		if strings.Contains(source+"/", "/../") {
+			return nil, fmt.Errorf("mount source %q has .. in it", clip(source))
 		}
-		below, inside := inFolder(resolvedDir, resolved)
+		below, inside := inAny(dirs, source)
 		if !inside {
-			if _, written := inFolder(dir, filepath.Clean(source)); written {
-				return nil, fmt.Errorf("mount source %q leads out of the folder of image volumes", clip(source))
-			}
 			continue
 		}
-		v, err := parseVolume(dir, below, claim.SandboxID)
+		v, err := parseVolume(dirs[0], below, claim.SandboxID)
 		if err != nil {
 			return nil, fmt.Errorf("mount source %q is in the folder of image volumes, but %w", clip(source), err)
 		}
@@ -133,6 +143,38 @@ func (ix *Index) volumesOf(claim Claim) ([]volume, error) {
 		}
 	}
 	return volumes, nil
+}
+
+// volumeDirs returns the spellings of the folder of image volumes: as containerd's
+// configuration writes it, and with its links resolved. Nobody but root can change a part
+// of that path, so that it may be looked at.
+func volumeDirs(stateDir string) ([]string, error) {
+	dir := filepath.Join(stateDir, volumesDir)
+	resolved, err := resolvePath(dir)
+	if err != nil {
+		return nil, fmt.Errorf("resolve the folder of image volumes: %w", err)
+	}
+	return []string{dir, resolved}, nil
+}
+
+// inAny returns the path of a source below one of the folders; false if it is elsewhere.
+func inAny(dirs []string, source string) (string, bool) {
+	for _, dir := range dirs {
+		if below, inside := inFolder(plain(dir), plain(source)); inside {
+			return below, true
+		}
+	}
+	return "", false
+}
+
+// plain is a path in its shortest form. /var/run is a link to /run wherever containerd
+// runs, and people write either.
+func plain(p string) string {
+	p = filepath.Clean(p)
+	if rest, ok := strings.CutPrefix(p, "/var/run/"); ok {
+		return "/run/" + rest
+	}
+	return p
 }
 
 // parseVolume reads <sandbox id>/<digest hex>[/sub/path], a path below the folder of image
@@ -166,14 +208,9 @@ func inFolder(dir, p string) (string, bool) {
 	return strings.CutPrefix(p, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// resolvePath resolves the symlinks in an absolute path. The last part of it may not be
-// there. Containerd has looked each source up before it calls the gate, so that a file
-// system that hangs has stopped it already.
+// resolvePath resolves the links in a clean absolute path, of which the last parts may not
+// be there yet.
 func resolvePath(p string) (string, error) {
-	if strings.Contains(p+"/", "/../") {
-		return "", fmt.Errorf("path %q has .. in it", clip(p))
-	}
-	p = filepath.Clean(p)
 	rest := ""
 	for {
 		resolved, err := filepath.EvalSymlinks(p)

@@ -115,25 +115,35 @@ func TestBindImageVolumes(t *testing.T) {
 		{"a path that leaves the folder by ..", func(w world) ([]string, []wanted) {
 			return []string{w.path + "/../../.."}, unbound("has .. in it")
 		}},
-		{"a link from elsewhere to a volume of the pod", func(w world) ([]string, []wanted) {
-			return []string{w.link(w.path)}, plain(w)
+		{"another name that is no digest", func(w world) ([]string, []wanted) {
+			return []string{filepath.Join(w.stateDir, volumesDir, testSandbox, "x")}, unbound("does not name an image's digest")
 		}},
-		{"a link from elsewhere to a volume of another pod", func(w world) ([]string, []wanted) {
-			return []string{w.link(w.volume("sandbox-2", w.data)) + "/sub"}, unbound("belongs to another pod")
-		}},
-		{"a link out of the folder", func(w world) ([]string, []wanted) {
-			link := filepath.Join(w.stateDir, volumesDir, testSandbox, "x")
-			if err := os.Symlink("/etc", link); err != nil {
+		{"what links elsewhere lead to is not looked at", func(w world) ([]string, []wanted) {
+			loop := filepath.Join(filepath.Dir(w.socket), "loop")
+			if err := os.Symlink(loop, loop); err != nil {
 				w.t.Fatal(err)
 			}
-			return []string{link}, unbound("leads out of the folder")
+			return []string{loop, w.link(w.path) + "/sub"}, nil
 		}},
-		{"a link to itself", func(w world) ([]string, []wanted) {
-			link := filepath.Join(filepath.Dir(w.socket), "loop")
-			if err := os.Symlink(link, link); err != nil {
-				w.t.Fatal(err)
-			}
-			return []string{link}, unbound("resolve the source of a mount")
+		{"the path of a malformed twin with the content of one image", func(w world) ([]string, []wanted) {
+			bad := w.malformed(built{manifest: w.data.manifest})
+			w.record(twin+":1", bad)
+			return []string{w.volume(testSandbox, built{manifest: bad, chain: w.data.chain})}, plain(w)
+		}},
+		{"the path of an unusable twin with the content of one image", func(w world) ([]string, []wanted) {
+			bad := w.manifest(w.data.config, 3, "more")
+			w.record(twin+":1", bad)
+			want := plain(w)
+			want[0].digests = append(want[0].digests, bad)
+			return []string{w.volume(testSandbox, built{manifest: bad, chain: w.data.chain})}, want
+		}},
+		{"the path of a malformed twin with the content of no image", func(w world) ([]string, []wanted) {
+			bad := w.malformed(w.data)
+			return []string{w.volume(testSandbox, built{manifest: bad, chain: chain("evil")})}, unbound("resolving image content")
+		}},
+		{"the path of a malformed twin with the content of two images", func(w world) ([]string, []wanted) {
+			w.record(twin+":1", w.simple("same content", "files").manifest)
+			return []string{w.volume(testSandbox, built{manifest: w.malformed(w.data), chain: w.data.chain})}, unbound("resolving image content")
 		}},
 		{"as many image volumes as are looked at", func(w world) ([]string, []wanted) {
 			var mounts []string
@@ -238,5 +248,29 @@ func TestTheLengthOfAVolumesHexTellsItsAlgorithm(t *testing.T) {
 		if err == nil && v.key != "/state/image-volumes/s/"+test.hex {
 			t.Errorf("key %s", v.key)
 		}
+	}
+}
+
+func TestSpellingsOfTheFolderOfImageVolumes(t *testing.T) {
+	dirs := []string{"/run/containerd/image-volumes", "/mnt/run/image-volumes"}
+	for _, test := range []struct {
+		source, below string
+		inside        bool
+	}{
+		{"/run/containerd/image-volumes", "", true},
+		{"/run/containerd/image-volumes/", "", true},
+		{"//run/containerd/./image-volumes//a/b/", "a/b", true},
+		{"/var/run/containerd/image-volumes/a", "a", true},
+		{"/mnt/run/image-volumes/a", "a", true},
+		{"/run/containerd/image-volumes-2/a", "", false},
+		{"/run/containerd", "", false},
+		{"/var/run2/containerd/image-volumes/a", "", false},
+	} {
+		if below, inside := inAny(dirs, test.source); below != test.below || inside != test.inside {
+			t.Errorf("%s: %q, %v", test.source, below, inside)
+		}
+	}
+	if _, inside := inAny([]string{"/var/run/c/image-volumes"}, "/run/c/image-volumes/a"); !inside {
+		t.Error("a state folder that is configured below /var/run is not recognised below /run")
 	}
 }
