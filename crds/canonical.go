@@ -54,79 +54,87 @@ func (o Object) Canonical() []byte {
 func canonicalJSON(data []byte) ([]byte, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
-	return appendCanonical(nil, dec)
-}
-
-func appendCanonical(dst []byte, dec *json.Decoder) ([]byte, error) {
-	token, err := dec.Token()
+	v, err := readValue(dec)
 	if err != nil {
 		return nil, err
 	}
+	return v.append(nil), nil
+}
+
+// value is one of JSON: text of a scalar, or what a list or an object holds.
+type value struct {
+	text    string
+	open    byte // [ or {; 0 of a scalar
+	entries []entry
+}
+
+// entry is one of a list, or of an object with its key.
+type entry struct {
+	key   string
+	order []uint16 // RFC 8785, section 3.2.3: by UTF-16 code units
+	value value
+}
+
+func readValue(dec *json.Decoder) (value, error) {
+	token, err := dec.Token()
+	if err != nil {
+		return value{}, err
+	}
 	switch t := token.(type) {
 	case json.Delim:
-		if t == '{' {
-			return appendCanonicalObject(dst, dec)
-		}
-		return appendCanonicalArray(dst, dec)
+		return readEntries(dec, byte(t))
 	case string:
-		return appendString(dst, t), nil
+		return value{text: string(appendString(nil, t))}, nil
 	case json.Number:
-		return append(dst, t...), nil
+		return value{text: string(t)}, nil
 	case bool:
-		return fmt.Appendf(dst, "%t", t), nil
-	default:
-		return append(dst, "null"...), nil
+		return value{text: fmt.Sprint(t)}, nil
 	}
+	return value{text: "null"}, nil
 }
 
-func appendCanonicalArray(dst []byte, dec *json.Decoder) ([]byte, error) {
-	dst = append(dst, '[')
-	for i := 0; dec.More(); i++ {
-		if i > 0 {
-			dst = append(dst, ',')
+// readEntries reads what follows an opening bracket, and the closing one.
+func readEntries(dec *json.Decoder, open byte) (value, error) {
+	v := value{open: open}
+	for dec.More() {
+		var m entry
+		if open == '{' {
+			token, err := dec.Token()
+			if err != nil {
+				return v, err
+			}
+			key, ok := token.(string)
+			if !ok {
+				return v, fmt.Errorf("key %v is not a string", token)
+			}
+			m.key, m.order = key, utf16.Encode([]rune(key))
 		}
 		var err error
-		if dst, err = appendCanonical(dst, dec); err != nil {
-			return nil, err
+		if m.value, err = readValue(dec); err != nil {
+			return v, err
 		}
+		v.entries = append(v.entries, m)
 	}
-	_, err := dec.Token() // the closing bracket
-	return append(dst, ']'), err
+	slices.SortStableFunc(v.entries, func(a, b entry) int { return slices.Compare(a.order, b.order) })
+	_, err := dec.Token()
+	return v, err
 }
 
-func appendCanonicalObject(dst []byte, dec *json.Decoder) ([]byte, error) {
-	type member struct {
-		order []uint16 // RFC 8785, section 3.2.3: by UTF-16 code units
-		text  []byte
+func (v *value) append(dst []byte) []byte {
+	if v.open == 0 {
+		return append(dst, v.text...)
 	}
-	var members []member
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		key, ok := token.(string)
-		if !ok {
-			return nil, fmt.Errorf("key %v is not a string", token)
-		}
-		text, err := appendCanonical(append(appendString(nil, key), ':'), dec)
-		if err != nil {
-			return nil, err
-		}
-		members = append(members, member{utf16.Encode([]rune(key)), text})
-	}
-	if _, err := dec.Token(); err != nil { // the closing brace
-		return nil, err
-	}
-	slices.SortStableFunc(members, func(a, b member) int { return slices.Compare(a.order, b.order) })
-	dst = append(dst, '{')
-	for i, m := range members {
+	dst = append(dst, v.open)
+	for i := range v.entries {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, m.text...)
+		if v.open == '{' {
+			dst = append(appendString(dst, v.entries[i].key), ':')
+		}
+		dst = v.entries[i].value.append(dst)
 	}
-	return append(dst, '}'), nil
+	return append(dst, v.open+2) // ] and } follow two after [ and {
 }
 
 // appendString writes a JSON string with no more escapes than RFC 8785 (section 3.2.2.2) asks for.

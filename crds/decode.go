@@ -37,7 +37,7 @@ func Decode(data []byte, source string) ([]Object, error) {
 	for i, doc := range docs {
 		at := source
 		if len(docs) > 1 {
-			at = fmt.Sprintf("%s (document %d)", source, i+1)
+			at = documentSource(source, i)
 		}
 		if err := d.document(doc, at); err != nil {
 			return nil, fmt.Errorf("%s: %w", at, err)
@@ -112,7 +112,7 @@ func (d *decoder) document(doc []byte, source string) error {
 		}
 	}
 	for i, item := range items {
-		if err := d.item(item, fmt.Sprintf("%s (item %d)", source, i+1)); err != nil {
+		if err := d.item(item, itemSource(source, i)); err != nil {
 			return fmt.Errorf("item %d: %w", i+1, err)
 		}
 	}

@@ -184,6 +184,8 @@ func TestAMalformedObjectStaysWithItsProblems(t *testing.T) {
 		{"a wrong type in an entry", authority + "  publicKeys:\n  - {keyType: 5}\n", "spec.publicKeys.keyType: want a string, not number"},
 		{"a spec that is no map", strings.Replace(policy, "spec:\n  attestationAuthorityNames: [release]", "spec: x", 1), "spec: want a map, not string"},
 		{"a number with a fraction", policy + "  require: 1.5\n", "spec.require: want a string or an integer, not this"},
+		{"a namespace for a pattern of a cluster policy", "apiVersion: horkos.dev/v1alpha1\nkind: ClusterAttestationPolicy\nmetadata: {name: a}\nspec: {allowlist: [{namePattern: a, namespace: b}]}\n",
+			"spec.allowlist[0].namespace: unknown field"},
 		{"a namespace for a policy's own pattern", policy + "  admissionAllowlistPatterns: [{namePattern: a, namespace: b}]\n",
 			"spec.admissionAllowlistPatterns[0].namespace: unknown field"},
 		{"a name that cannot be", strings.Replace(policy, "name: p", "name: P", 1), "metadata.name: not a name that Kubernetes allows"},
@@ -224,23 +226,43 @@ func TestWhatCanBeReadOfAMalformedSpecIsRead(t *testing.T) {
 	}
 }
 
+func TestADuplicateBesideAWrongTypeIsToldToo(t *testing.T) {
+	o := decodeOne(t, "apiVersion: horkos.dev/v1alpha1\nkind: ClusterAttestationPolicy\nmetadata: {name: a}\n"+
+		"spec:\n  require: {}\n  namespaceSelector: {matchLabels: {a: b}}\n  namespaceSelector: {matchLabels: {a: c}}\n")
+	if got := o.Malformed(); !strings.Contains(got, "spec.namespaceSelector: duplicate field") || !strings.Contains(got, "spec.require: want") {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestKindsThatAreKnownButNotBuiltHaveNoSpec(t *testing.T) {
 	for apiVersion, kinds := range map[string][]string{
-		"kritis.grafeas.io/v1beta1":    {"ImageSecurityPolicy", "KritisConfig", "VulnzSigningPolicy", "BuildPolicy"},
-		"horkos.dev/v1alpha1":          {"ClusterAttestationPolicy", "NodeGate"},
+		"horkos.dev/v1alpha1":          {"NodeGate"},
 		"notation.nirmata.io/v1alpha1": {"TrustPolicy", "TrustStore"},
 	} {
 		for _, kind := range kinds {
 			o := decodeOne(t, fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata: {name: a}\nspec: {any: thing}\n", apiVersion, kind))
-			if o.Spec != nil || o.UnknownKind || o.Malformed() != "" {
-				t.Errorf("%s: spec %v, unknown %v, %s", kind, o.Spec, o.UnknownKind, o.Malformed())
+			if o.Spec != nil || o.UnknownKind || o.Malformed() != "" || o.Namespace != "" {
+				t.Errorf("%s: spec %v, unknown %v, namespace %q, %s", kind, o.Spec, o.UnknownKind, o.Namespace, o.Malformed())
 			}
 			if !strings.Contains(string(o.Raw), `"spec":{"any":"thing"}`) {
 				t.Errorf("%s: Raw has no spec: %s", kind, o.Raw)
 			}
-			namespaced := map[string]bool{"ImageSecurityPolicy": true, "VulnzSigningPolicy": true, "BuildPolicy": true}[kind]
-			if got := o.Namespace == "default"; got != namespaced {
-				t.Errorf("%s: namespace %q", kind, o.Namespace)
+		}
+	}
+}
+
+func TestEveryBuiltKindIsStrictAndInItsScope(t *testing.T) {
+	for apiVersion, kinds := range map[string]map[string]string{ // the namespace of an object without one
+		"kritis.grafeas.io/v1beta1": {
+			"AttestationAuthority": "default", "GenericAttestationPolicy": "default", "ImageSecurityPolicy": "default",
+			"VulnzSigningPolicy": "default", "BuildPolicy": "default", "KritisConfig": "", "AdmissionAllowlist": "",
+		},
+		"horkos.dev/v1alpha1": {"ClusterAttestationPolicy": "", "ImageRevocation": "", "ImageAttestation": ""},
+	} {
+		for kind, namespace := range kinds {
+			o := decodeOne(t, fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata: {name: a}\nspec: {any: thing}\n", apiVersion, kind))
+			if o.Spec == nil || o.UnknownKind || o.Namespace != namespace || !strings.Contains(o.Malformed(), "spec.any: unknown field") {
+				t.Errorf("%s: spec %v, unknown %v, namespace %q, %s", kind, o.Spec, o.UnknownKind, o.Namespace, o.Malformed())
 			}
 		}
 	}

@@ -41,13 +41,18 @@ func knownKind(apiVersion, name string) (k kind, ok bool) {
 	case horkos.GroupVersion + " " + horkos.KindImageRevocation:
 		return kind{spec: new(horkos.ImageRevocationSpec), check: checkImageRevocation}, true
 
-	case kritis.GroupVersion + " " + kritis.KindImageSecurityPolicy,
-		kritis.GroupVersion + " " + kritis.KindVulnzSigningPolicy,
-		kritis.GroupVersion + " " + kritis.KindBuildPolicy:
-		return kind{namespaced: true}, true
-	case kritis.GroupVersion + " " + kritis.KindKritisConfig,
-		horkos.GroupVersion + " " + horkos.KindClusterAttestationPolicy,
-		horkos.GroupVersion + " " + horkos.KindNodeGate,
+	case kritis.GroupVersion + " " + kritis.KindImageSecurityPolicy:
+		return kind{namespaced: true, spec: new(kritis.ImageSecurityPolicySpec)}, true
+	case horkos.GroupVersion + " " + horkos.KindClusterAttestationPolicy:
+		return kind{spec: new(horkos.ClusterAttestationPolicySpec), check: checkClusterAttestationPolicy}, true
+	case kritis.GroupVersion + " " + kritis.KindVulnzSigningPolicy:
+		return kind{namespaced: true, spec: new(kritis.VulnzSigningPolicySpec)}, true
+	case kritis.GroupVersion + " " + kritis.KindBuildPolicy:
+		return kind{namespaced: true, spec: new(kritis.BuildPolicySpec)}, true
+	case kritis.GroupVersion + " " + kritis.KindKritisConfig:
+		return kind{spec: new(kritis.KritisConfigSpec)}, true
+
+	case horkos.GroupVersion + " " + horkos.KindNodeGate,
 		NotationGroupVersion + " " + KindTrustPolicy,
 		NotationGroupVersion + " " + KindTrustStore,
 		"v1 " + KindNamespace:
@@ -70,12 +75,20 @@ func ours(apiVersion string) bool {
 }
 
 func checkGenericAttestationPolicy(o *Object) []Problem {
-	spec := o.Spec.(*kritis.GenericAttestationPolicySpec)
+	return checkPatterns("spec.admissionAllowlistPatterns", o.Spec.(*kritis.GenericAttestationPolicySpec).AdmissionAllowlistPatterns)
+}
+
+func checkClusterAttestationPolicy(o *Object) []Problem {
+	return checkPatterns("spec.allowlist", o.Spec.(*horkos.ClusterAttestationPolicySpec).Allowlist)
+}
+
+// checkPatterns looks at a policy's own patterns, which share their type with the entries of
+// an AdmissionAllowlist: only those have a namespace.
+func checkPatterns(field string, patterns []kritis.NamePattern) []Problem {
 	var problems []Problem
-	for i, p := range spec.AdmissionAllowlistPatterns {
-		// It shares its type with the entries of an AdmissionAllowlist, which have this field.
+	for i, p := range patterns {
 		if p.Namespace != "" {
-			problems = append(problems, Problem{fmt.Sprintf("spec.admissionAllowlistPatterns[%d].namespace", i), "unknown field"})
+			problems = append(problems, Problem{fmt.Sprintf("%s[%d].namespace", field, i), "unknown field"})
 		}
 	}
 	return problems

@@ -10,7 +10,8 @@ import (
 )
 
 // decodeSpec fills k.spec with what can be read of raw and says what is wrong with the
-// rest. Where a type is wrong, unknown and duplicate fields are not looked for.
+// rest. Where a type is wrong, unknown fields are not looked for; duplicate ones are, since
+// of two readings of a field one may be looser.
 func decodeSpec(raw json.RawMessage, k kind) []Problem {
 	if len(raw) == 0 {
 		return nil
@@ -26,6 +27,12 @@ func decodeSpec(raw json.RawMessage, k kind) []Problem {
 	var problems []Problem
 	if k.explain != nil {
 		problems = k.explain(raw)
+	}
+	var generic any
+	if duplicates, err := strictjson.UnmarshalStrict(raw, &generic, strictjson.DisallowDuplicateFields); err == nil {
+		for _, d := range duplicates {
+			problems = append(problems, strictProblem(d))
+		}
 	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {

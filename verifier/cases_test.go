@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/objects"
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/cases"
@@ -24,7 +25,7 @@ func TestEveryCaseOfTheTableIsDecidedAsItSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(table) < 120 {
+	if len(table) < 360 {
 		t.Fatalf("only %d cases were read", len(table))
 	}
 	for _, c := range table {
@@ -37,16 +38,12 @@ func TestEveryCaseOfTheTableIsDecidedAsItSays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join(t.TempDir(), "case.yaml")
-			if err := os.WriteFile(file, manifests, 0o600); err != nil {
+			folder := loaded(t, crds.Folder, manifests)
+			if manifests, err = c.ClusterManifests(); err != nil {
 				t.Fatal(err)
 			}
-			set, err := objects.Load(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			snap := policy.Compile(set)
-			records, _ := source.Records(set.Objects)
+			snap := policy.Compile(folder, loaded(t, crds.Cluster, manifests))
+			records, _ := source.Records(folder.Objects)
 			memory := evidence.NewMemory()
 			memory.Replace("folder", records)
 			req, err := c.Bound(at)
@@ -76,4 +73,19 @@ func TestEveryCaseOfTheTableIsDecidedAsItSays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// loaded is what an origin reads of manifests.
+func loaded(t *testing.T, origin crds.Origin, manifests []byte) crds.Set {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "case.yaml")
+	if err := os.WriteFile(file, manifests, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := objects.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Origin = origin
+	return set
 }

@@ -43,7 +43,7 @@ func (d *Decider) Decide(req *Request, snap *policy.Snapshot, view View) Decisio
 	dec := Decision{Revision: snap.Revision(), Images: make([]ImageDecision, len(images))}
 	layers := snap.Layers(req.Namespace)
 	for i := range images {
-		j := judgement{decider: d, req: req, img: &images[i], snap: snap, view: view, layers: layers}
+		j := judgement{decider: d, req: req, img: &images[i], snap: snap, view: view, layers: layers, name: policy.NameOf(images[i].Name)}
 		dec.Images[i] = j.decide()
 		for _, q := range j.missing {
 			if !slices.Contains(dec.Missing, q) {
@@ -63,6 +63,9 @@ type judgement struct {
 	snap    *policy.Snapshot
 	view    View
 	layers  []policy.Layer
+	name    policy.Name // scope and allowlists look at it and nothing else
+
+	checks  []Check
 	missing []evidence.Question
 }
 
@@ -82,53 +85,111 @@ func (j *judgement) decide() ImageDecision {
 		return d
 	}
 
-	inForce := 0
-	var judged []*policy.Layer // the layers that require something of this image
+	inForce, size := false, 0
+	judged := make([]judgedLayer, 0, len(j.layers))
 	for i := range j.layers {
-		l := &j.layers[i]
-		enforcing := l.Enforcing()
-		if by, ok := l.Exempts(j.img.Name); ok && l.Fault == "" && !malformed(l) {
-			d.Checks = append(d.Checks, Check{Result: Allowed, Reason: Exempt, Layer: l.Name, Policy: by.Object,
-				Requirement: "allowlist", Detail: "the name matches " + by.Pattern + "; a name is trusted, not a digest"})
-			inForce++
-			continue
+		l, exemptions := j.applies(&j.layers[i])
+		j.checks = append(j.checks, exemptions...)
+		if len(exemptions) > 0 || l.Fault != "" || enforcing(l.policies) {
+			inForce = true
 		}
-		if enforcing {
-			inForce++
-		}
-		if enforcing || len(l.Policies) > 0 {
+		if l.Fault != "" || len(l.policies) > 0 {
 			judged = append(judged, l)
+			size += l.size()
 		}
 	}
-	if inForce == 0 {
-		return j.byDefault(d, judged)
-	}
-	if len(judged) == 0 {
-		d.Result, d.Reason = Allowed, Exempt
-		return d
-	}
+	j.checks = slices.Grow(j.checks, size)
 	best := j.bestCandidate(judged)
-	d.Checks = append(d.Checks, best.checks...)
-	d.Result, d.Reason = best.result, best.reason
-	if d.Result == Allowed && !best.decided {
-		d.Reason = Exempt
+	d.Checks = j.checks
+	switch {
+	case !inForce: // what is not enforced was evaluated for the report
+		d.Result, d.Reason, d.Detail = j.decider.Default.decide()
+	case best.result == Allowed && !best.decided:
+		d.Result, d.Reason = Allowed, Exempt
+	default:
+		d.Result, d.Reason = best.result, best.reason
 	}
 	return d
 }
 
-// byDefault applies the default action, with policies that do not decide evaluated for the report.
-func (j *judgement) byDefault(d ImageDecision, judged []*policy.Layer) ImageDecision {
-	if len(judged) > 0 {
-		d.Checks = append(d.Checks, j.bestCandidate(judged).checks...)
+// judgedLayer is a layer and those of its policies that the image is neither out of nor exempt from.
+type judgedLayer struct {
+	*policy.Layer
+	policies []*policy.Policy
+}
+
+// size is how many checks the layer makes, if nobody declares an emergency.
+func (l *judgedLayer) size() int {
+	n := 1
+	for _, p := range l.policies {
+		n += max(1, len(p.Authorities))
 	}
-	d.Reason = NoPolicy
-	if j.decider.Default == AllowByDefault {
-		d.Result = Allowed
-		return d
+	return n
+}
+
+// applies gives what a layer requires of the image, by its bound name, and the exemptions.
+// No allowlist cures what cannot be understood.
+func (j *judgement) applies(l *policy.Layer) (judgedLayer, []Check) {
+	policies := inScope(l, j.name)
+	if by, ok := l.Exempts(j.name); ok && l.Fault == "" && !malformed(policies) {
+		return judgedLayer{l, nil}, []Check{exempted(l, by)}
 	}
-	d.Result = Denied
-	d.Detail = "no enforcing policy speaks of the image, and the default action is deny"
-	return d
+	policies, exemptions := exempt(l, policies, j.name)
+	return judgedLayer{l, policies}, exemptions
+}
+
+// inScope are the policies of a layer that are about an image of that name.
+func inScope(l *policy.Layer, name policy.Name) []*policy.Policy {
+	for i, p := range l.Policies {
+		if p.Applies(name) {
+			continue
+		}
+		rest := slices.Clone(l.Policies[:i])
+		for _, p := range l.Policies[i+1:] {
+			if p.Applies(name) {
+				rest = append(rest, p)
+			}
+		}
+		return rest
+	}
+	return l.Policies
+}
+
+// exempt takes out the policies whose own allowlist names the image. One that cannot be
+// understood exempts nothing.
+func exempt(l *policy.Layer, policies []*policy.Policy, name policy.Name) (rest []*policy.Policy, checks []Check) {
+	rest = policies
+	for i, p := range policies {
+		by, ok := p.Exempts(name)
+		if !ok || p.Malformed != "" || p.Enforcement != policy.Enforce {
+			if len(checks) > 0 {
+				rest = append(rest, p)
+			}
+			continue
+		}
+		if len(checks) == 0 {
+			rest = slices.Clone(policies[:i])
+		}
+		checks = append(checks, exempted(l, by))
+	}
+	return rest, checks
+}
+
+func exempted(l *policy.Layer, by policy.Exemption) Check {
+	return Check{Result: Allowed, Reason: Exempt, Layer: l.Name, Policy: by.Object,
+		Requirement: "allowlist", Detail: "the name matches " + by.Pattern + "; a name is trusted, not a digest"}
+}
+
+func enforcing(policies []*policy.Policy) bool {
+	return slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Enforcement == policy.Enforce })
+}
+
+// decide is what the default action gives.
+func (a DefaultAction) decide() (Result, Reason, string) {
+	if a == AllowByDefault {
+		return Allowed, NoPolicy, ""
+	}
+	return Denied, NoPolicy, "no enforcing policy speaks of the image, and the default action is deny"
 }
 
 // revoked looks at the running config and all that leads to it, before candidates and outside their bound.
@@ -157,94 +218,4 @@ func (j *judgement) revoked() (policy.Revocation, image.Digest, bool) {
 		}
 	}
 	return found, at, at != ""
-}
-
-// malformed tells whether a policy of the layer that would decide cannot be understood:
-// then the namespace is misconfigured and no allowlist helps.
-func malformed(l *policy.Layer) bool {
-	for _, p := range l.Policies {
-		if p.Malformed != "" && p.Enforcement == policy.Enforce {
-			return true
-		}
-	}
-	return false
-}
-
-// verdict is what a candidate, a layer or a policy gave.
-type verdict struct {
-	result  Result
-	reason  Reason
-	decided bool // an enforcing policy took part
-	checks  []Check
-}
-
-// bestCandidate judges the layers under each candidate and gives the best: one candidate
-// must satisfy all layers.
-func (j *judgement) bestCandidate(layers []*policy.Layer) verdict {
-	if len(j.img.Candidates) == 0 {
-		return j.allLayers(layers, Candidate{})
-	}
-	var best verdict
-	var missing []evidence.Question
-	for i, c := range j.img.Candidates[:min(len(j.img.Candidates), MaxCandidates)] {
-		j.missing = nil
-		v := j.allLayers(layers, c)
-		if v.result == Allowed {
-			return v // what is missing of other candidates no longer matters
-		}
-		if i == 0 || v.result > best.result {
-			best = v
-		}
-		missing = append(missing, j.missing...)
-	}
-	j.missing = missing
-	return best
-}
-
-// allLayers gives the worst of the layers.
-func (j *judgement) allLayers(layers []*policy.Layer, c Candidate) verdict {
-	all := verdict{result: Allowed, reason: Attested}
-	for _, l := range layers {
-		v := j.layer(l, c)
-		if v.decided && v.result != Allowed {
-			for i := range v.checks {
-				v.checks[i].failed = v.checks[i].decides
-			}
-		}
-		all.checks = append(all.checks, v.checks...)
-		if !v.decided {
-			continue
-		}
-		if !all.decided || v.result < all.result {
-			all.result, all.reason = v.result, v.reason
-		}
-		all.decided = true
-	}
-	return all
-}
-
-// layer combines the policies of a layer; those that do not enforce are only reported.
-func (j *judgement) layer(l *policy.Layer, c Candidate) verdict {
-	if l.Fault != "" {
-		return verdict{result: Misconfigured, reason: ObjectMalformed, decided: true,
-			checks: []Check{{Result: Misconfigured, Reason: ObjectMalformed, Layer: l.Name, Detail: l.Fault, decides: true}}}
-	}
-	broken := malformed(l)
-	v := verdict{result: Allowed, reason: Attested}
-	for _, p := range l.Policies {
-		pv := j.policy(l, p, c)
-		v.checks = append(v.checks, pv.checks...)
-		if p.Enforcement != policy.Enforce {
-			continue
-		}
-		if broken && p.Malformed == "" {
-			continue // the malformed one decides for the namespace
-		}
-		better := pv.result > v.result
-		if !v.decided || (better == l.Best && pv.result != v.result) {
-			v.result, v.reason = pv.result, pv.reason
-		}
-		v.decided = true
-	}
-	return v
 }

@@ -282,7 +282,7 @@ func TestAKeyThatMayStillCountIsWaitedFor(t *testing.T) {
 	m := holds(cart(1), one, two)
 	for _, a := range snap.Authorities(one.Envelopes[0].KeyID) {
 		for _, key := range a.Keys(one.Envelopes[0].KeyID) {
-			m.Remember(key, &one.Envelopes[0], attestation.Verify(key, &one.Envelopes[0]))
+			m.Remember(key.Key, &one.Envelopes[0], attestation.Verify(key.Key, &one.Envelopes[0]))
 		}
 	}
 	want(t, decider().Decide(asks(cart(1)), snap, m), verifier.Unresolved, verifier.EvidencePending)

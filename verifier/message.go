@@ -33,14 +33,14 @@ func (d *Decision) Message() string {
 		}
 		parts = append(parts, img.why())
 		if advice == "" {
-			advice = img.advice()
+			advice = img.Advice()
 		}
 	}
 	return fit(parts, advice)
 }
 
 // Message is that of one image.
-func (d *ImageDecision) Message() string { return fit([]string{d.why()}, d.advice()) }
+func (d *ImageDecision) Message() string { return fit([]string{d.why()}, d.Advice()) }
 
 // fit joins as many parts as the bound lets, and says how many did not fit.
 func fit(parts []string, advice string) string {
@@ -124,11 +124,17 @@ func (c *Check) why() string {
 	if detail == "" && c.Reason == NotAttested {
 		detail = "no attestation found"
 	}
+	authority := "by authority "
+	if c.Requirement == inEmergency {
+		authority = "by emergency authority "
+	}
 	switch {
 	case c.Authority != "" && detail != "":
-		return "by authority " + c.Authority + " (" + detail + ")"
+		return authority + c.Authority + " (" + detail + ")"
 	case c.Authority != "":
-		return "by authority " + c.Authority + " (" + string(c.Reason) + ")"
+		return authority + c.Authority + " (" + string(c.Reason) + ")"
+	case c.Reason == NoSource:
+		return c.Policy + " cannot be judged (" + detail + ")"
 	case c.Policy != "":
 		return c.Policy + " cannot be understood (" + detail + ")"
 	}
@@ -137,12 +143,15 @@ func (c *Check) why() string {
 
 func (d *ImageDecision) allowedBy() string {
 	switch d.Reason {
-	case Attested:
+	case Attested, Emergency:
 		var names []string
 		for i := range d.Checks {
-			if c := &d.Checks[i]; c.Result == Allowed && c.Reason == Attested && c.decides && !slices.Contains(names, c.Authority) {
+			if c := &d.Checks[i]; c.Result == Allowed && c.Reason == d.Reason && c.decides && !slices.Contains(names, c.Authority) {
 				names = append(names, c.Authority)
 			}
+		}
+		if d.Reason == Emergency {
+			return "is attested in an emergency by authority " + strings.Join(names, ", ")
 		}
 		return "is attested by authority " + strings.Join(names, ", ")
 	case Exempt:
@@ -155,13 +164,13 @@ func (d *ImageDecision) allowedBy() string {
 	return "is allowed: " + string(d.Reason)
 }
 
-// advice is what to do next about an image that is not allowed.
-func (d *ImageDecision) advice() string {
+// Advice is what to do next about an image that is not allowed: the end of its message.
+func (d *ImageDecision) Advice() string {
 	if d.Result == Allowed {
 		return ""
 	}
 	switch d.Reason {
-	case NotAttested, SignatureInvalid, WrongImage, AttestationExpired:
+	case NotAttested, SignatureInvalid, WrongImage, AttestationExpired, KeyExpired, KeyRevoked:
 		if len(d.Checks) == 0 {
 			return "" // refused for something that no attestation mends
 		}
@@ -181,8 +190,8 @@ func (d *ImageDecision) advice() string {
 		return "It is tried again"
 	case TagNotResolved:
 		return "Write repository@sha256:... in place of the tag"
-	case ObjectMalformed, AuthorityNotFound:
-		return "Whoever keeps the policies has to mend them"
+	case ObjectMalformed, AuthorityNotFound, NoSource:
+		return "Whoever keeps the policies has to mend them: horkos policy check"
 	case ImageRevoked:
 		return "Use an image that is not revoked"
 	case SpecTooLarge:

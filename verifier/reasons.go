@@ -52,8 +52,11 @@ const (
 	Exempt             Reason = "Exempt"             // an allowlist names the image
 	Floor              Reason = "Floor"              // the node's owner pinned the digest
 	Attested           Reason = "Attested"           // the required authorities attested it
+	Emergency          Reason = "Emergency"          // an emergency authority attested it, for at most a day
 	NotAttested        Reason = "NotAttested"        // no attestation of a required authority
 	ImageRevoked       Reason = "ImageRevoked"       // an ImageRevocation names a digest of it
+	KeyRevoked         Reason = "KeyRevoked"         // the key that signed is revoked
+	KeyExpired         Reason = "KeyExpired"         // the key that signed is not valid now, or was not when it signed
 	AttestationExpired Reason = "AttestationExpired" // what attestations there are have expired
 	SignatureInvalid   Reason = "SignatureInvalid"   // a signature in an authority's name does not verify, or is dated ahead of now
 	WrongImage         Reason = "WrongImage"         // the attestation speaks of another image
@@ -62,6 +65,7 @@ const (
 	TagNotResolved     Reason = "TagNotResolved"     // a tag, and no node to ask what it means
 	ObjectMalformed    Reason = "ObjectMalformed"    // a policy or an authority cannot be understood
 	AuthorityNotFound  Reason = "AuthorityNotFound"  // a policy names an authority that does not exist
+	NoSource           Reason = "NoSource"           // a policy requires evidence that no source brings
 	SpecTooLarge       Reason = "SpecTooLarge"       // the object would endanger containerd's synchronisation
 	DeadlineExceeded   Reason = "DeadlineExceeded"   // the gate ran out of time
 	AuditFailed        Reason = "AuditFailed"        // the decision could not be recorded

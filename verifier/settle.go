@@ -43,7 +43,7 @@ func (b *bounds) try(env *attestation.Envelope) bool {
 // each calls visit for every envelope that an authority's keys could have made, under
 // every such key, until visit returns false or the bounds are reached. Deciding and
 // settling share it, so that what is decided on is what was verified.
-func (b *bounds) each(a *policy.Authority, attestations []evidence.Attestation, visit func(*evidence.Attestation, *attestation.Envelope, *attestation.Key) bool) {
+func (b *bounds) each(a *policy.Authority, attestations []evidence.Attestation, visit func(*evidence.Attestation, *attestation.Envelope, *policy.Key) bool) {
 	for i := range attestations {
 		at := &attestations[i]
 		if !a.Accepts(at.Note) {
@@ -101,12 +101,12 @@ func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.
 				}
 				seen[a] = true
 				var b bounds
-				b.each(a, attestations, func(_ *evidence.Attestation, env *attestation.Envelope, key *attestation.Key) bool {
+				b.each(a, attestations, func(_ *evidence.Attestation, env *attestation.Envelope, key *policy.Key) bool {
 					if ctx.Err() != nil {
 						return false
 					}
-					if _, known := ev.Outcome(key, env); !known {
-						ev.Remember(key, env, attestation.Verify(key, env))
+					if _, known := ev.Outcome(key.Key, env); !known {
+						ev.Remember(key.Key, env, attestation.Verify(key.Key, env))
 					}
 					return true
 				})

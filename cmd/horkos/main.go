@@ -45,24 +45,50 @@ func run(ctx context.Context, cmd *cobra.Command) int {
 	return exitUndecided
 }
 
+// Groups of verbs in the help.
+const (
+	groupDecide = "decide"
+	groupAttest = "attest"
+	groupSelf   = "self"
+)
+
 func command() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:           "horkos",
-		Short:         "Keep unattested images off Kubernetes nodes",
+		Use:   "horkos",
+		Short: "Keep unattested images off Kubernetes nodes",
+		Long: `horkos is the operator's program: it attests images, and tells what the gates will decide
+about them, from policies and attestations in files.
+
+Exit codes: 0 when what was asked for is so, 1 when it is not, 2 when it could not be
+decided or the command was used wrongly.`,
+		Example: `  # write policies, and look for what is wrong with them
+  horkos policy check policies/
+
+  # attest an image, and see that it may run
+  horkos attest registry.example.com/shop/cart@sha256:... --pkix-key release.pem > policies/cart.yaml
+  horkos verify registry.example.com/shop/cart@sha256:... -n shop --policy policies/ --explain`,
 		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddGroup(&cobra.Group{ID: "decide", Title: "Deciding:"}, &cobra.Group{ID: "attest", Title: "Attesting:"})
-	cmd.AddCommand(verifyCommand(), attestCommand(), versionCommand())
+	cmd.AddGroup(
+		&cobra.Group{ID: groupDecide, Title: "Deciding:"},
+		&cobra.Group{ID: groupAttest, Title: "Attesting:"},
+		&cobra.Group{ID: groupSelf, Title: "The program itself:"},
+	)
+	cmd.SetHelpCommandGroupID(groupSelf)
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(verifyCommand(), policyCommand(), attestCommand(), completionCommand(), versionCommand())
 	return cmd
 }
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		GroupID: groupSelf,
+		Short:   "Print the version",
+		Example: "  horkos version",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version.String())
 			return err

@@ -161,8 +161,8 @@ func TestBadUsageIsSaidAndExitsWithTwo(t *testing.T) {
 		{"a namespace that cannot be", []string{"verify", "nginx", "-n", "Shop"}, "cannot be the name of a namespace"},
 		{"an empty namespace", []string{"verify", "nginx", "-n", ""}, "cannot be the name of a namespace"},
 		{"a time that is none", []string{"verify", "nginx", "--at", "tomorrow"}, "--at: want a time of RFC 3339"},
-		{"an action that is none", []string{"verify", "nginx", "--default-action", "maybe"}, "--default-action: want allow or deny"},
-		{"an output that is none", []string{"verify", "nginx", "-o", "yaml"}, "-o: want table or json"},
+		{"an action that is none", []string{"verify", "nginx", "--default-action", "maybe"}, "want allow or deny"},
+		{"an output that is none", []string{"verify", "nginx", "-o", "yaml"}, "want table or json"},
 		{"a policy that is not there", []string{"verify", "nginx", "--policy", "/nowhere.yaml"}, "/nowhere.yaml"},
 		{"a flag that is none", []string{"verify", "nginx", "--polizy", "x"}, "unknown flag: --polizy"},
 		{"a verb that is none", []string{"verfy"}, "unknown command"},
@@ -171,7 +171,22 @@ func TestBadUsageIsSaidAndExitsWithTwo(t *testing.T) {
 		{"a tag to attest", []string{"attest", "nginx:1", "--pkix-key", key}, "want repository@sha256:"},
 		{"a tag beside the digest", []string{"attest", "nginx:1@" + digestA, "--pkix-key", key}, "without a tag"},
 		{"a digest that an object cannot be named by", []string{"attest", "nginx@sha512:" + strings.Repeat("ab", 64), "--pkix-key", key}, "want repository@sha256:"},
-		{"no key", []string{"attest", "nginx@" + digestA}, "--pkix-key is needed"},
+		{"no key", []string{"attest", "nginx@" + digestA}, "--pkix-key or --pgp-key is needed"},
+		{"two keys", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--pgp-key", key}, "want one of them"},
+		{"a passphrase without a PGP key", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--passphrase-file", key}, "--passphrase-file is for --pgp-key"},
+		{"an algorithm for a PGP key", []string{"attest", "nginx@" + digestA, "--pgp-key", key, "--pkix-alg", "ed25519"}, "--pkix-alg is for --pkix-key"},
+		{"an id for a PGP key", []string{"attest", "nginx@" + digestA, "--pgp-key", key, "--key-id", "x"}, "--key-id is for --pkix-key"},
+		{"a PGP key that is none", []string{"attest", "nginx@" + digestA, "--pgp-key", key}, "private key"},
+		{"a PGP key that is not there", []string{"attest", "nginx@" + digestA, "--pgp-key", "/nowhere.asc"}, "/nowhere.asc"},
+		{"a merge into nothing", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--merge", ""}, "--merge"},
+		{"nothing to check", []string{"policy", "check"}, "requires at least 1 arg"},
+		{"no cases", []string{"policy", "test"}, "requires at least 1 arg"},
+		{"a check of what is not there", []string{"policy", "check", "/nowhere.yaml"}, "/nowhere.yaml"},
+		{"cases that are not there", []string{"policy", "test", "/nowhere.yaml"}, "/nowhere.yaml"},
+		{"a verb of policy that is none", []string{"policy", "chek"}, "unknown command"},
+		{"no state folder", []string{"policy", "accept-empty"}, "state-dir"},
+		{"a shell that is none", []string{"completion", "tcsh"}, "invalid argument"},
+		{"no shell", []string{"completion"}, "accepts 1 arg"},
 		{"a key that is not there", []string{"attest", "nginx@" + digestA, "--pkix-key", "/nowhere.pem"}, "/nowhere.pem"},
 		{"a key that is none", []string{"attest", "nginx@" + digestA, "--pkix-key", key}, "private key"},
 		{"an expiry of nothing", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--expires", "0s"}, "--expires"},
@@ -228,5 +243,19 @@ func TestAFileThatDoesNotParseMakesEverythingMisconfigured(t *testing.T) {
 	got := program("verify", "nginx", "--policy", write1(t, "p.yaml", "{"), "-o", "json")
 	if a := got.answers(t); got.code != exitUndecided || a[0].Result != verifier.Misconfigured {
 		t.Errorf("exit %d: %+v", got.code, a)
+	}
+}
+
+func TestWithoutPoliciesVerifySaysThatNothingDecides(t *testing.T) {
+	for _, action := range []string{"allow", "deny"} {
+		for _, extra := range [][]string{nil, {"-o", "json"}, {"--explain"}} {
+			got := program(append([]string{"verify", "nginx", "--default-action", action}, extra...)...)
+			if want := "no --policy is given: nothing decides but the default action, " + action + "\n"; got.errors != want {
+				t.Errorf("said %q, want %q", got.errors, want)
+			}
+		}
+	}
+	if got := program("verify", "nginx", "--policy", write1(t, "p.yaml", unmet)); strings.Contains(got.errors, "--policy") {
+		t.Errorf("said %q", got.errors)
 	}
 }

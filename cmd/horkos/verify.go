@@ -1,40 +1,34 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"regexp"
-	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/horkos/horkos/objects"
 	"github.com/horkos/horkos/verifier"
-	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/image"
-	"github.com/horkos/horkos/verifier/policy"
-	source "github.com/horkos/horkos/verifier/source/objects"
 )
-
-const folderSource = "folder"
 
 type verifyOptions struct {
 	namespace string
 	policies  []string
 	at        string
-	action    string
-	output    string
+	action    choice
+	output    choice
+	explain   bool
 }
 
 func verifyCommand() *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
 		Use:     "verify IMAGE...",
-		GroupID: "decide",
+		GroupID: groupDecide,
 		Short:   "Tell whether images may run in a namespace, by policies in files",
 		Long: `verify decides over manifests, with the verifier that the gates use. No registry is
 asked: an image named by a tag is unresolved where a policy requires an attestation.
@@ -44,26 +38,24 @@ decided (unresolved, unavailable, misconfigured) or the command was used wrongly
 		Example: `  # may this image run in namespace shop?
   horkos verify registry.example.com/shop/cart@sha256:... -n shop --policy policies/
 
+  # why, or why not? every layer, policy, authority and attestation
+  horkos verify registry.example.com/shop/cart@sha256:... -n shop --policy policies/ --explain
+
   # would it next year?
   horkos verify registry.example.com/shop/cart@sha256:... --policy policies/ --at 2027-06-01T00:00:00Z`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answers, err := o.verify(cmd, args)
-			if err != nil {
-				return err
-			}
-			if err := write(cmd.OutOrStdout(), o.output, answers); err != nil {
-				return err
-			}
-			return verdict(answers)
+			return o.run(cmd, args)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.namespace, "namespace", "n", "default", "the `NAMESPACE` the images would run in")
 	f.StringArrayVar(&o.policies, "policy", nil, "a `FILE|DIR` of policies and attestations; may be given again")
 	f.StringVar(&o.at, "at", "", "decide as of this `TIME` (RFC 3339); default now")
-	f.StringVar(&o.action, "default-action", "allow", "`allow|deny` images that no policy speaks of")
-	f.StringVarP(&o.output, "output", "o", "table", "`table|json`")
+	f.BoolVar(&o.explain, "explain", false, "draw what was looked at and what it gave, as a tree (JSON has it anyway)")
+	actionFlag(cmd, &o.action)
+	outputFlag(cmd, &o.output)
 	return cmd
 }
 
@@ -79,6 +71,49 @@ type answer struct {
 	Checks    []verifier.Check `json:"checks"`
 }
 
+func (o *verifyOptions) run(cmd *cobra.Command, images []string) error {
+	now, err := o.check()
+	if err != nil {
+		return err
+	}
+	var w *world
+	err = slowly(cmd, "reading the policies", func() error {
+		set, err := objects.Load(o.policies...)
+		if err == nil {
+			w = newWorld(o.action.value, set)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(o.policies) == 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "no --policy is given: nothing decides but the default action, %s\n", o.action.value)
+	}
+	w.warn(cmd)
+	var decisions []verifier.Decision
+	err = slowly(cmd, "deciding", func() error {
+		decisions, err = o.decide(cmd.Context(), w, images, now)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	answers := o.answers(decisions)
+	switch out := cmd.OutOrStdout(); {
+	case o.output.value == "json":
+		err = writeJSON(out, answers)
+	case o.explain:
+		err = o.writeTrees(cmd.Context(), out, w, decisions, now)
+	default:
+		err = writeTable(out, answers)
+	}
+	if err != nil {
+		return err
+	}
+	return verdict(answers)
+}
+
 // check says what is wrong with the flags, and as of when to decide.
 func (o *verifyOptions) check() (at time.Time, err error) {
 	at = time.Now()
@@ -90,12 +125,6 @@ func (o *verifyOptions) check() (at time.Time, err error) {
 	if !validNamespace(o.namespace) {
 		return at, fmt.Errorf("-n: %q cannot be the name of a namespace", o.namespace)
 	}
-	if o.action != "allow" && o.action != "deny" {
-		return at, fmt.Errorf("--default-action: want allow or deny, not %q", o.action)
-	}
-	if o.output != "table" && o.output != "json" {
-		return at, fmt.Errorf("-o: want table or json, not %q", o.output)
-	}
 	return at, nil
 }
 
@@ -105,58 +134,32 @@ func validNamespace(name string) bool {
 	return len(name) <= 63 && regexp.MustCompile(`\A[a-z0-9]([-a-z0-9]*[a-z0-9])?\z`).MatchString(name)
 }
 
-func (o *verifyOptions) verify(cmd *cobra.Command, images []string) ([]answer, error) {
-	now, err := o.check()
-	if err != nil {
-		return nil, err
-	}
-	set, err := objects.Load(o.policies...)
-	if err != nil {
-		return nil, err
-	}
-	snap := policy.Compile(set)
-	for _, f := range snap.Findings() {
-		warn(cmd, f.Source, f.Object, f.Message)
-	}
-	records, ignored := source.Records(set.Objects)
-	for _, i := range ignored {
-		warn(cmd, i.Source, i.Object, "ignored: "+i.Message)
-	}
-	memory := evidence.NewMemory()
-	memory.Replace(folderSource, records)
-	decider := verifier.Decider{Default: verifier.DefaultAction(o.action == "allow"), Sources: []evidence.Question{{Source: folderSource}}}
-
-	answers := make([]answer, 0, len(images))
+// decide asks about each image by itself.
+func (o *verifyOptions) decide(ctx context.Context, w *world, images []string, now time.Time) ([]verifier.Decision, error) {
+	decisions := make([]verifier.Decision, 0, len(images))
 	for _, name := range images {
 		img, err := verifier.AsWritten(name)
 		if err != nil {
 			return nil, err
 		}
 		req := &verifier.Request{Namespace: o.namespace, Time: now, Images: []verifier.Image{img}}
-		dec, err := decider.Verify(cmd.Context(), req, snap, memory)
+		dec, err := w.decider.Verify(ctx, req, w.snap, w.memory)
 		if err != nil {
 			return nil, err
 		}
-		d := &dec.Images[0]
-		answers = append(answers, answer{Image: name, Digest: d.Image.Digest(), Namespace: o.namespace, Result: d.Result,
-			Reason: d.Reason, Message: d.Message(), Revision: dec.Revision, Checks: append([]verifier.Check{}, d.Checks...)})
+		decisions = append(decisions, dec)
 	}
-	return answers, nil
+	return decisions, nil
 }
 
-// warn tells of a problem with a manifest, which may hold anything, on standard error.
-func warn(cmd *cobra.Command, source, object, message string) {
-	text := source + ": "
-	if object != "" && !strings.Contains(message, object) {
-		text += object + ": "
+func (o *verifyOptions) answers(decisions []verifier.Decision) []answer {
+	answers := make([]answer, 0, len(decisions))
+	for i := range decisions {
+		d := &decisions[i].Images[0]
+		answers = append(answers, answer{Image: d.Image.Written, Digest: d.Image.Digest(), Namespace: o.namespace, Result: d.Result,
+			Reason: d.Reason, Message: d.Message(), Revision: decisions[i].Revision, Checks: append([]verifier.Check{}, d.Checks...)})
 	}
-	printable := func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}
-	fmt.Fprintln(cmd.ErrOrStderr(), strings.Map(printable, text+message))
+	return answers
 }
 
 // verdict is the exit code: could not decide beats denied beats allowed.
@@ -177,13 +180,7 @@ func verdict(answers []answer) error {
 	return code
 }
 
-func write(w io.Writer, format string, answers []answer) error {
-	if format == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		return enc.Encode(answers)
-	}
+func writeTable(w io.Writer, answers []answer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "RESULT\tREASON\tIMAGE")
 	for _, a := range answers {
@@ -195,6 +192,30 @@ func write(w io.Writer, format string, answers []answer) error {
 	for _, a := range answers {
 		if a.Result != verifier.Allowed {
 			fmt.Fprintf(w, "\n%s\n", a.Message)
+		}
+	}
+	return nil
+}
+
+// writeTrees explains each decision. What to do stands below the tree in one line, however
+// long: it may be a command to copy.
+func (o *verifyOptions) writeTrees(ctx context.Context, out io.Writer, w *world, decisions []verifier.Decision, now time.Time) error {
+	for i := range decisions {
+		e := explanation{world: w, namespace: o.namespace, now: now, action: o.action.value, revision: decisions[i].Revision, decision: &decisions[i].Images[0]}
+		tree, err := e.tree(ctx)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		if err := draw(out, tree); err != nil {
+			return err
+		}
+		if advice := e.decision.Advice(); advice != "" {
+			if _, err := fmt.Fprintf(out, "\n%s\n", printable(advice)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

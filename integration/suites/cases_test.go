@@ -81,6 +81,8 @@ func (f *fixture) tableImages() func(string) string {
 // notOnANode says why a case is of gates without a node.
 func notOnANode(c cases.Case) string {
 	switch {
+	case len(c.Cluster) > 0:
+		return "it has objects of the cluster"
 	case !c.Request.At.IsZero():
 		return "it has a time of its own"
 	case c.Want.Result == verifier.Unresolved:

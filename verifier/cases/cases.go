@@ -1,10 +1,12 @@
 // Package cases reads the table of decision cases: what is asked, over which objects and
 // evidence, and what the answer is. Every gate runs the same table.
+//
+// In the text of a case, sha256:a1.. stands for the digest of 32 bytes a1, and $NAME for the
+// public key of the private key NAME beside it (see Record.Key), as a manifest writes it.
 package cases
 
 import (
 	"bytes"
-	"crypto"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,9 +16,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/horkos/horkos/crds/horkos"
 	"github.com/horkos/horkos/verifier"
-	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/image"
 )
@@ -25,15 +25,20 @@ import (
 type Case struct {
 	Name string `json:"name"` // a sentence
 
-	// Objects are manifests, or names of files of manifests beside the case.
-	Objects []json.RawMessage `json:"objects"`
+	// Objects are manifests, or names of files of manifests beside the case: what the policy
+	// folder holds. Cluster is the same of the cluster, the second origin.
+	Objects []json.RawMessage `json:"objects,omitempty"`
+	Cluster []json.RawMessage `json:"cluster,omitempty"`
 	// Evidence is signed when the case is read, with private keys beside the case.
 	Evidence []Record `json:"evidence,omitempty"`
 	Request  Request  `json:"request"`
 	Want     Want     `json:"want"`
 
-	dir string
+	dir, file string
 }
+
+// File is the file that the case was read from.
+func (c *Case) File() string { return c.file }
 
 // Request is what is asked.
 type Request struct {
@@ -46,7 +51,7 @@ type Request struct {
 // Image is what binding gave, or for a gate without a node the name as written.
 type Image struct {
 	Name         string         `json:"name"`
-	Digests      []image.Digest `json:"digests,omitempty"` // outermost first
+	Digests      []image.Digest `json:"digests,omitempty"` // outermost first; that of the name when left out
 	ConfigDigest image.Digest   `json:"configDigest,omitempty"`
 	// Twins are other records of the same content.
 	Twins []Twin `json:"twins,omitempty"`
@@ -60,24 +65,6 @@ type Twin struct {
 	Digests    []image.Digest `json:"digests"`
 }
 
-// Record is an attestation to be signed. Times are relative to the time of the request.
-type Record struct {
-	Image string `json:"image"` // repository@digest: where the attestation is filed
-	Key   string `json:"key"`   // the name of a private key: keys/NAME.pem
-	// KeyID is the id it names; the key's own when left out.
-	KeyID string `json:"keyID,omitempty"`
-	// Says is the image the payload speaks of, when that is another.
-	Says string `json:"says,omitempty"`
-	Note string `json:"note,omitempty"`
-	// SignedAt is when the signer says it signed; an hour before the request when left out.
-	SignedAt Duration `json:"signedAt,omitempty"`
-	// SignedExpiry and Expires are the expiry under the signature and beside it.
-	SignedExpiry Duration `json:"signedExpiry,omitempty"`
-	Expires      Duration `json:"expires,omitempty"`
-	// Broken flips a bit of the signature.
-	Broken bool `json:"broken,omitempty"`
-}
-
 // Want is the answer for the whole request.
 type Want struct {
 	Result verifier.Result `json:"result"`
@@ -88,22 +75,8 @@ type Want struct {
 	Missing []evidence.Question `json:"missing,omitempty"`
 }
 
-// Duration is a duration in the form of time.ParseDuration.
-type Duration time.Duration
-
-// UnmarshalJSON reads a string such as -1h.
-func (d *Duration) UnmarshalJSON(data []byte) error {
-	var s string
-	if err := json.Unmarshal(data, &s); err != nil {
-		return err
-	}
-	v, err := time.ParseDuration(s)
-	*d = Duration(v)
-	return err
-}
-
 // Load reads all cases of a folder: *.yaml, any number of documents a file. Edit, when
-// it is not nil, is applied to the text of each file first.
+// it is not nil, is applied to the text of each file first, its digests written out.
 func Load(dir string, edit func(string) string) ([]Case, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil {
@@ -115,19 +88,20 @@ func Load(dir string, edit func(string) string) ([]Case, error) {
 		if err != nil {
 			return nil, err
 		}
+		text := expandDigests(string(data))
 		if edit != nil {
-			data = []byte(edit(string(data)))
+			text = edit(text)
 		}
-		for _, doc := range strings.Split("\n"+string(data), "\n---\n") {
+		if text, err = expandKeys(dir, text); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		for _, doc := range strings.Split("\n"+text, "\n---\n") {
 			if strings.TrimSpace(doc) == "" {
 				continue
 			}
-			c := Case{dir: dir}
-			if err := yaml.UnmarshalStrict([]byte(doc), &c); err != nil {
+			c, err := read(dir, doc)
+			if err != nil {
 				return nil, fmt.Errorf("%s: %w", file, err)
-			}
-			if c.Name == "" {
-				return nil, fmt.Errorf("%s: a case has no name", file)
 			}
 			all = append(all, c)
 		}
@@ -135,26 +109,29 @@ func Load(dir string, edit func(string) string) ([]Case, error) {
 	return all, nil
 }
 
+func read(dir, doc string) (Case, error) {
+	c := Case{dir: dir}
+	if err := yaml.UnmarshalStrict([]byte(doc), &c); err != nil {
+		return c, fmt.Errorf("%w in\n%s", err, doc)
+	}
+	if c.Name == "" {
+		return c, fmt.Errorf("a case has no name:\n%s", doc)
+	}
+	for i := range c.Request.Images {
+		img := &c.Request.Images[i]
+		if ref, err := image.Parse(img.Name); err == nil && ref.Digest != "" && len(img.Digests) == 0 {
+			img.Digests = []image.Digest{ref.Digest}
+		}
+	}
+	return c, nil
+}
+
 // Manifests are the objects and the signed evidence of the case as one document stream,
 // as a policy folder would hold them.
 func (c *Case) Manifests(at time.Time) ([]byte, error) {
 	var b bytes.Buffer
-	add := func(text []byte) {
-		b.WriteString("---\n")
-		b.Write(bytes.TrimSpace(text))
-		b.WriteByte('\n')
-	}
-	for _, o := range c.Objects {
-		var file string
-		if err := json.Unmarshal(o, &file); err == nil {
-			text, err := os.ReadFile(filepath.Join(c.dir, file))
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.Name, err)
-			}
-			add(text)
-			continue
-		}
-		add(o)
+	if err := c.write(&b, c.Objects); err != nil {
+		return nil, err
 	}
 	for _, r := range c.Evidence {
 		o, err := r.sign(c.dir, at)
@@ -165,67 +142,38 @@ func (c *Case) Manifests(at time.Time) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		add(text)
+		document(&b, text)
 	}
 	return b.Bytes(), nil
 }
 
-func (r *Record) sign(dir string, at time.Time) (any, error) {
-	filed, err := image.ParseIdentity(r.Image)
-	if err != nil {
-		return nil, err
-	}
-	says := filed
-	if r.Says != "" {
-		if says, err = image.ParseIdentity(r.Says); err != nil {
-			return nil, err
-		}
-	}
-	signedAt := at.Add(-time.Hour)
-	if r.SignedAt != 0 {
-		signedAt = at.Add(time.Duration(r.SignedAt))
-	}
-	var expiry time.Time
-	if r.SignedExpiry != 0 {
-		expiry = at.Add(time.Duration(r.SignedExpiry))
-	}
-	payload, err := attestation.NewPayload(says, signedAt, expiry)
-	if err != nil {
-		return nil, err
-	}
-	private, err := privateKey(filepath.Join(dir, "keys", r.Key+".pem"))
-	if err != nil {
-		return nil, err
-	}
-	signature, key, err := attestation.Sign(private, "", payload)
-	if err != nil {
-		return nil, err
-	}
-	keyID := key.ID
-	if r.KeyID != "" {
-		keyID = r.KeyID
-	}
-	if r.Broken {
-		signature[len(signature)-1] ^= 1
-	}
-	a := horkos.Attestation{ResourceURI: r.Image, NoteName: r.Note, Attestation: &horkos.SignedPayload{
-		SerializedPayload: payload, Signatures: []horkos.Signature{{Signature: signature, PublicKeyID: keyID}}}}
-	if r.Expires != 0 {
-		a.Expires = at.Add(time.Duration(r.Expires)).UTC().Format(time.RFC3339)
-	}
-	return map[string]any{
-		"apiVersion": horkos.GroupVersion, "kind": horkos.KindImageAttestation,
-		"metadata": map[string]string{"name": strings.Replace(string(filed.Digest), ":", "-", 1)},
-		"spec":     horkos.ImageAttestationSpec{Attestations: []horkos.Attestation{a}},
-	}, nil
+// ClusterManifests are the objects of the cluster as one document stream.
+func (c *Case) ClusterManifests() ([]byte, error) {
+	var b bytes.Buffer
+	err := c.write(&b, c.Cluster)
+	return b.Bytes(), err
 }
 
-func privateKey(file string) (crypto.Signer, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
+func (c *Case) write(b *bytes.Buffer, objects []json.RawMessage) error {
+	for _, o := range objects {
+		var file string
+		if json.Unmarshal(o, &file) != nil {
+			document(b, o)
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(c.dir, file))
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Name, err)
+		}
+		document(b, text)
 	}
-	return attestation.ParsePKIXPrivateKey(pem)
+	return nil
+}
+
+func document(b *bytes.Buffer, text []byte) {
+	b.WriteString("---\n")
+	b.Write(bytes.TrimSpace(text))
+	b.WriteByte('\n')
 }
 
 // Bound is the request as a node's binding would give it.

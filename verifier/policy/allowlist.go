@@ -1,8 +1,8 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/horkos/horkos/verifier/image"
@@ -16,13 +16,17 @@ const (
 	kritisDialect dialect = iota
 	// alibabaDialect: besides, a star elsewhere matches letters, digits, '-' and '_'.
 	alibabaDialect
+	// scopeDialect: as kritisDialect, and two stars at the end match anything, a slash too.
+	scopeDialect
 )
 
-// allowlist matches names in time linear in the name: exact names in a map, prefixes
-// and the few expressions one after the other.
+// allowlist matches names. A star at the end does not cross a slash, so that prefixes are
+// found by what stands before the last slash; only the few patterns with stars elsewhere
+// are tried one after the other.
 type allowlist struct {
-	exact    map[string]Exemption
-	prefixes []prefix
+	exact    map[Name]Exemption
+	prefixes map[string][]prefix // by all up to the last slash
+	trees    []prefix            // whatever follows
 	exprs    []expression
 }
 
@@ -31,18 +35,26 @@ type prefix struct {
 	Exemption
 }
 
+// expression is a pattern of the Alibaba dialect with stars inside.
 type expression struct {
-	re *regexp.Regexp
+	parts []string // what stands between the stars
+	atEnd bool     // there is a star at the end, too
 	Exemption
 }
 
-// matchable is the form of a bound name that patterns are held against. A tag written
-// beside a digest is bound to nothing, so it is left out.
-func matchable(name image.Reference) string {
-	if name.Digest != "" {
-		name.Tag = ""
+// Name is the form of a bound name that patterns are held against. The zero value is none.
+type Name string
+
+// NameOf writes a bound name. A tag written beside a digest is bound to nothing, so it is
+// left out.
+func NameOf(ref image.Reference) Name {
+	if ref.Repository == "" {
+		return ""
 	}
-	return name.String()
+	if ref.Digest != "" {
+		ref.Tag = ""
+	}
+	return Name(ref.String())
 }
 
 // add compiles one pattern. An error means the pattern cannot be understood.
@@ -60,26 +72,75 @@ func (a *allowlist) add(pattern, object string, d dialect) error {
 	body, atEnd := strings.CutSuffix(pattern, "*")
 	switch {
 	case d == alibabaDialect && strings.Contains(body, "*"):
-		re, err := regexp.Compile(expr(starred(pattern), atEnd))
+		a.exprs = append(a.exprs, expression{strings.Split(starred(pattern), "*"), atEnd, by})
+	case d == scopeDialect && strings.HasSuffix(body, "*"):
+		texts, err := trees(strings.TrimSuffix(body, "*"))
 		if err != nil {
 			return fmt.Errorf("pattern %q: %w", pattern, err)
 		}
-		a.exprs = append(a.exprs, expression{re, by})
+		for _, text := range texts {
+			a.trees = append(a.trees, prefix{text, by})
+		}
 	case atEnd:
-		a.prefixes = append(a.prefixes, prefix{normalPattern(body), by})
+		text := normalPattern(body)
+		if !begins(text) {
+			return fmt.Errorf("pattern %q: no image name begins so", pattern)
+		}
+		if a.prefixes == nil {
+			a.prefixes = make(map[string][]prefix)
+		}
+		folder := text[:strings.LastIndexByte(text, '/')+1]
+		a.prefixes[folder] = append(a.prefixes[folder], prefix{text, by})
 	default:
 		name, err := image.Parse(pattern)
 		if err != nil {
 			return fmt.Errorf("pattern %q is neither an image name nor ends in *: %w", pattern, err)
 		}
 		if a.exact == nil {
-			a.exact = make(map[string]Exemption)
+			a.exact = make(map[Name]Exemption)
 		}
-		if _, have := a.exact[matchable(name)]; !have {
-			a.exact[matchable(name)] = by
+		if _, have := a.exact[NameOf(name)]; !have {
+			a.exact[NameOf(name)] = by
 		}
 	}
 	return nil
+}
+
+// trees are the beginnings of names that a pattern with two stars stands for; body is what
+// is written before them. Without a slash it could mean a host or an image of docker.io.
+func trees(body string) ([]string, error) {
+	if body == "" {
+		return []string{""}, nil
+	}
+	if !strings.Contains(body, "/") {
+		return nil, errors.New("write a slash before the two stars: REGISTRY/** or docker.io/NAME**")
+	}
+	texts := []string{normalPattern(body)}
+	if rest, ok := strings.CutPrefix(texts[0], "docker.io/library/"); ok && !strings.HasSuffix(body, "library/"+rest) {
+		texts = append(texts, "docker.io/"+rest) // written docker.io/REST: also what follows a slash
+	}
+	for _, text := range texts {
+		if !begins(text) {
+			return nil, errors.New("no image name begins so")
+		}
+	}
+	return texts, nil
+}
+
+// begins tells whether an image name in its normal form can begin with a text that has
+// host and slash.
+func begins(text string) bool {
+	name, digest, hasDigest := strings.Cut(text, "@")
+	if !hasDigest {
+		_, err := image.Parse(text + "a")
+		return err == nil
+	}
+	const whole = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	if len(digest) < len(whole) && strings.HasPrefix(digest, whole[:min(len("sha256:"), len(digest))]) {
+		digest += whole[len(digest):]
+	}
+	_, err := image.Parse(name + "@" + digest)
+	return err == nil
 }
 
 // starred is the normal form of a pattern of the Alibaba dialect with a star inside,
@@ -101,17 +162,42 @@ func openHost(pattern string) bool {
 	return strings.Contains(host, "*")
 }
 
-// expr writes the Alibaba dialect as a regular expression of RE2, which takes linear time.
-func expr(body string, atEnd bool) string {
-	parts := strings.Split(body, "*")
-	for i, p := range parts {
-		parts[i] = regexp.QuoteMeta(p)
+// match tells whether the expression matches all of a name, in linear time. The first place
+// where a part fits is as good as any: what lies between two places is a star's to match.
+func (e *expression) match(name string) bool {
+	rest, ok := strings.CutPrefix(name, e.parts[0])
+	if !ok {
+		return false
 	}
-	e := `\A` + strings.Join(parts, `[A-Za-z0-9_-]*`)
-	if atEnd {
-		e += `[^/]*`
+	parts := e.parts[1:]
+	last := ""
+	if !e.atEnd {
+		last = parts[len(parts)-1]
+		parts = parts[:len(parts)-1]
 	}
-	return e + `\z`
+	for _, part := range parts {
+		i := strings.Index(rest, part)
+		if i < 0 || !inLabel(rest[:i]) {
+			return false
+		}
+		rest = rest[i+len(part):]
+	}
+	if e.atEnd {
+		return !strings.Contains(rest, "/")
+	}
+	between, ok := strings.CutSuffix(rest, last)
+	return ok && inLabel(between)
+}
+
+// inLabel tells whether a star inside a pattern may stand for a text.
+func inLabel(text string) bool {
+	for i := range len(text) {
+		c := text[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return true
 }
 
 // normalPattern brings the beginning of a pattern into the form of a normal name, by
@@ -131,18 +217,28 @@ func normalPattern(p string) string {
 	return host + "/" + rest
 }
 
-func (a *allowlist) match(name string) (Exemption, bool) {
-	if by, ok := a.exact[name]; ok {
+// match names the entry that a name matches; none is matched by no name.
+func (a *allowlist) match(bound Name) (Exemption, bool) {
+	if a == nil || bound == "" {
+		return Exemption{}, false
+	}
+	if by, ok := a.exact[bound]; ok {
 		return by, true
 	}
-	for i := range a.prefixes {
-		p := &a.prefixes[i]
-		if strings.HasPrefix(name, p.text) && !strings.Contains(name[len(p.text):], "/") {
-			return p.Exemption, true
+	name := string(bound)
+	same := a.prefixes[name[:strings.LastIndexByte(name, '/')+1]]
+	for i := range same {
+		if strings.HasPrefix(name, same[i].text) {
+			return same[i].Exemption, true
+		}
+	}
+	for i := range a.trees {
+		if strings.HasPrefix(name, a.trees[i].text) {
+			return a.trees[i].Exemption, true
 		}
 	}
 	for i := range a.exprs {
-		if a.exprs[i].re.MatchString(name) {
+		if a.exprs[i].match(name) {
 			return a.exprs[i].Exemption, true
 		}
 	}

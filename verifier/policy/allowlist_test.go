@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -19,38 +21,38 @@ func name(t testing.TB, s string) image.Reference {
 }
 
 func TestPatternsMatchNames(t *testing.T) {
-	const kritis, alibaba, both = 1, 2, 3
+	const kritis, alibaba, scope, all = 1, 2, 4, 7
 	tests := []struct {
 		pattern, name string
 		matches       int // in which dialects
 	}{
-		{"registry.example.com/shop/cart:1", "registry.example.com/shop/cart:1", both},
+		{"registry.example.com/shop/cart:1", "registry.example.com/shop/cart:1", all},
 		{"registry.example.com/shop/cart:1", "registry.example.com/shop/cart:2", 0},
-		{"registry.example.com/shop/cart", "registry.example.com/shop/cart:latest", both},
+		{"registry.example.com/shop/cart", "registry.example.com/shop/cart:latest", all},
 		{"registry.example.com/shop/cart", "registry.example.com/shop/cart:1", 0},
-		{"registry.example.com/shop/cart@" + digestA, "registry.example.com/shop/cart@" + digestA, both},
-		{"registry.example.com/shop/cart@" + digestA, "registry.example.com/shop/cart:1@" + digestA, both},
+		{"registry.example.com/shop/cart@" + digestA, "registry.example.com/shop/cart@" + digestA, all},
+		{"registry.example.com/shop/cart@" + digestA, "registry.example.com/shop/cart:1@" + digestA, all},
 		{"registry.example.com/shop/cart:1", "registry.example.com/shop/cart:1@" + digestA, 0},
-		{"registry.example.com/shop/*", "registry.example.com/shop/cart:1", both},
+		{"registry.example.com/shop/*", "registry.example.com/shop/cart:1", all},
 		{"registry.example.com/shop/*", "registry.example.com/shop/team/cart:1", 0},
 		{"registry.example.com/*", "registry.example.com/shop/cart:1", 0},
-		{"registry.example.com/shop/ca*", "registry.example.com/shop/cart@" + digestA, both},
-		{"registry.example.com/shop/cart:*", "registry.example.com/shop/cart:1", both},
+		{"registry.example.com/shop/ca*", "registry.example.com/shop/cart@" + digestA, all},
+		{"registry.example.com/shop/cart:*", "registry.example.com/shop/cart:1", all},
 		{"registry.example.com/shop/cart:*", "registry.example.com/shop/cart@" + digestA, 0},
 		{"registry.example.com/shop*", "registry.example.com/shop/cart", 0},
-		{"registry.example.com:5000/shop/*", "registry.example.com:5000/shop/cart", both},
+		{"registry.example.com:5000/shop/*", "registry.example.com:5000/shop/cart", all},
 		{"registry.example.com/shop/*", "registry.example.com:5000/shop/cart", 0},
-		{"nginx", "docker.io/library/nginx:latest", both},
-		{"nginx:*", "nginx:1.27", both},
-		{"nginx*", "nginx-exporter:1", both},
+		{"nginx", "docker.io/library/nginx:latest", all},
+		{"nginx:*", "nginx:1.27", all},
+		{"nginx*", "nginx-exporter:1", all},
 		{"nginx*", "registry.example.com/nginx", 0},
-		{"docker.io/nginx:*", "nginx:1", both},
-		{"index.docker.io/library/*", "nginx:1", both},
-		{"team/*", "docker.io/team/app", both},
-		{"library/*", "nginx", both},
-		{"localhost/*", "localhost/app", both},
-		{"localhost:5000/*", "localhost:5000/app", both},
-		{"*", "nginx", both},
+		{"docker.io/nginx:*", "nginx:1", all},
+		{"index.docker.io/library/*", "nginx:1", all},
+		{"team/*", "docker.io/team/app", all},
+		{"library/*", "nginx", all},
+		{"localhost/*", "localhost/app", all},
+		{"localhost:5000/*", "localhost:5000/app", all},
+		{"*", "nginx", all},
 		{"*", "team/app", 0},
 		{"*", "registry.example.com/app", 0},
 		{"registry.*.com/shop/*", "registry.example.com/shop/cart:1", alibaba},
@@ -64,12 +66,30 @@ func TestPatternsMatchNames(t *testing.T) {
 		{"registry.example.com/*/cart:1", "registry.example.com/shop/cart:1", alibaba},
 		{"registry.example.com/*/cart:1", "registry.example.com/shop/team/cart:1", 0},
 		{"registry.example.com/sh.p/c*t:1", "registry.example.com/shop/cart:1", 0},
+
+		{"registry.example.com/**", "registry.example.com/shop/cart:1", scope},
+		{"registry.example.com/sh**", "registry.example.com/shop/cart:1", scope},
+		{"registry.example.com/shop/**", "registry.example.com/shop/cart@" + digestA, alibaba | scope},
+		{"registry.example.com/shop/**", "registry.example.com/shop", 0},
+		{"registry.example.com/shop/**", "registry.example.com/shopping/cart", 0},
+		{"registry.example.com/**", "registry.example.com.evil.org/shop/cart", 0},
+		{"docker.io/**", "nginx", alibaba | scope},
+		{"docker.io/**", "team/app", scope},
+		{"docker.io/te**", "team/app", scope},
+		{"docker.io/ng**", "nginx", alibaba | scope},
+		{"index.docker.io/**", "team/app", scope},
+		{"docker.io/library/**", "team/app", 0},
+		{"docker.io/library/**", "nginx", alibaba | scope},
+		{"team/**", "team/app", alibaba | scope},
+		{"team/**", "registry.example.com/team/app", 0},
+		{"**", "nginx", alibaba | scope},
+		{"**", "registry.example.com/shop/cart", scope},
 	}
 	for _, tt := range tests {
-		for d, bit := range map[dialect]int{kritisDialect: kritis, alibabaDialect: alibaba} {
+		for d, bit := range map[dialect]int{kritisDialect: kritis, alibabaDialect: alibaba, scopeDialect: scope} {
 			var a allowlist
 			err := a.add(tt.pattern, "test", d)
-			_, matched := a.match(matchable(name(t, tt.name)))
+			_, matched := a.match(NameOf(name(t, tt.name)))
 			if want := tt.matches&bit != 0; matched != want || (want && err != nil) {
 				t.Errorf("%s in dialect %d: matches %s: %v, want %v (%v)", tt.pattern, d, tt.name, matched, want, err)
 			}
@@ -78,7 +98,9 @@ func TestPatternsMatchNames(t *testing.T) {
 }
 
 func TestPatternsThatCannotBeUnderstoodAreErrors(t *testing.T) {
-	fits := "registry.example.com/" + strings.Repeat("x", MaxPattern-len("registry.example.com/")-1) + "*"
+	path := strings.Repeat("/x", 120) + ":"
+	fits := strings.Repeat("r.", (MaxPattern-len(path)-len("io*"))/2) + "io" + path
+	fits += strings.Repeat("1", MaxPattern-len(fits)-1) + "*"
 	for pattern, ok := range map[string]bool{
 		"":                          false,
 		" nginx":                    false,
@@ -89,11 +111,68 @@ func TestPatternsThatCannotBeUnderstoodAreErrors(t *testing.T) {
 		"a*b":                       false,
 		fits:                        true,
 		fits[:30] + "x" + fits[30:]: false,
+
+		// What no image name begins with.
+		"Registry.example.com/shop/*":         false,
+		"registry.*.com/shop/*":               false,
+		"https://registry.example.com/shop/*": false,
+		"registry.example.com//shop*":         false,
+		"registry.example.com/shop/cart:1:*":  false,
+		"registry.example.com/shop/**":        false,
+		"registry.example.com/x@sha256:a1*":   true,
+		"registry.example.com/x@sha256:G*":    false,
+		"registry.example.com/x@*":            true,
+		"registry.example.com/x@sh*":          true,
+		"registry.example.com/x@sha512:ab*":   false,
+		"registry.example.com/x:1@sha256:*":   true,
 	} {
 		var a allowlist
 		if err := a.add(pattern, "test", kritisDialect); (err == nil) != ok {
 			t.Errorf("%q (%d bytes): %v", pattern, len(pattern), err)
 		}
+	}
+}
+
+// TestStarsInsideMatchAsTheirRegularExpressionDoes holds the matcher to the rule written
+// as RE2: a star at the end is anything but a slash, one elsewhere letters, digits, - and _.
+func TestStarsInsideMatchAsTheirRegularExpressionDoes(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	text := func(letters string, n int) string {
+		b := make([]byte, random.IntN(n))
+		for i := range b {
+			b[i] = letters[random.IntN(len(letters))]
+		}
+		return string(b)
+	}
+	matches := 0
+	for range 20_000 {
+		body, atEnd := "a"+text("ab.*", 8)+"*"+text("ab./*", 6)+"b", random.IntN(2) == 0
+		expr := strings.ReplaceAll(regexp.QuoteMeta(body), `\*`, `[A-Za-z0-9_-]*`)
+		if atEnd {
+			expr += `[^/]*`
+		}
+		e := expression{parts: strings.Split(body, "*"), atEnd: atEnd}
+		name := "a" + text("ab./", 12)
+		if random.IntN(2) == 0 { // one that may well match
+			name = text("./", 2)
+			for i, part := range strings.Split(body, "*") {
+				if i > 0 {
+					name += text("ab-", 3)
+				}
+				name += part
+			}
+			name += text("ab/", 3)
+		}
+		want := regexp.MustCompile(`\A` + expr + `\z`).MatchString(name)
+		if e.match(name) != want {
+			t.Fatalf("%s (and a star at the end: %v) matches %s: %v, want %v", body, atEnd, name, !want, want)
+		}
+		if want {
+			matches++
+		}
+	}
+	if matches < 1000 {
+		t.Errorf("only %d matched", matches)
 	}
 }
 
@@ -119,7 +198,7 @@ func TestTheFirstEntryThatMatchesIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if by, ok := a.match(matchable(name(t, "nginx:1"))); !ok || by.Object != "first" {
+	if by, ok := a.match(NameOf(name(t, "nginx:1"))); !ok || by.Object != "first" {
 		t.Errorf("matched by %+v", by)
 	}
 }
@@ -137,24 +216,30 @@ func FuzzPattern(f *testing.F) {
 		if err != nil {
 			return
 		}
-		written := matchable(ref)
-		for _, d := range []dialect{kritisDialect, alibabaDialect} {
+		written := string(NameOf(ref))
+		for _, d := range []dialect{kritisDialect, alibabaDialect, scopeDialect} {
 			var a allowlist
 			if a.add(pattern, "fuzz", d) != nil {
 				continue
 			}
-			_, matched := a.match(written)
+			_, matched := a.match(Name(written))
 			stars := strings.Count(pattern, "*")
 			if !matched {
+				continue
+			}
+			if d == scopeDialect && strings.HasSuffix(pattern, "**") {
+				if begins := strings.TrimSuffix(pattern, "**"); begins != "" && !strings.Contains(begins, "/") {
+					t.Errorf("%q has no slash and matches %q", pattern, written)
+				}
 				continue
 			}
 			if strings.Count(normalPattern(pattern), "/") != strings.Count(written, "/") {
 				t.Errorf("%q matches %q over a slash", pattern, written)
 			}
-			if stars == 0 && matchable(name(t, pattern)) != written {
+			if stars == 0 && string(NameOf(name(t, pattern))) != written {
 				t.Errorf("%q has no star and matches %q", pattern, written)
 			}
-			if d == kritisDialect && stars > 1 {
+			if d != alibabaDialect && stars > 1 {
 				t.Errorf("%q has a star that is literal and matches %q", pattern, written)
 			}
 		}

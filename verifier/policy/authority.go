@@ -2,35 +2,46 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/crds/kritis"
 	"github.com/horkos/horkos/verifier/attestation"
 )
 
-// compileAuthority reads the keys of both shapes. A key that cannot be used is
-// reported, and the others still verify; an authority without any usable key is malformed.
+// compileAuthority reads an AttestationAuthority, in either shape.
 func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
-	a := &Authority{Name: obj.Name, keys: make(map[string][]*attestation.Key)}
-	if m := obj.Malformed(); m != "" {
-		a.Malformed = m
-		c.report(*obj, false, m)
-		return a
-	}
 	spec, ok := obj.Spec.(*kritis.AttestationAuthoritySpec)
-	if !ok {
-		a.Malformed = obj.ID() + " has no spec"
+	if m := obj.Malformed(); m != "" || !ok {
+		a := &Authority{Name: obj.Name, Malformed: cmp.Or(m, obj.ID()+" has no spec")}
 		c.report(*obj, false, a.Malformed)
 		return a
 	}
-	a.Note = normalNote(spec.NoteReference)
-	written := len(spec.PublicKeys)
-	if spec.PublicKeyData != "" {
+	return c.readAuthority(obj, "spec.", obj.Name, authoritySpec{
+		note: spec.NoteReference, keys: spec.PublicKeys, data: spec.PublicKeyData, dataID: spec.PublicKeyID, acceptExpired: spec.AcceptExpiredKeys})
+}
+
+// authoritySpec is what an authority is made of, wherever it is written.
+type authoritySpec struct {
+	note          string
+	keys          []kritis.PublicKey
+	data, dataID  string // the older shape
+	acceptExpired *bool
+}
+
+// readAuthority reads the keys of an authority. A key that cannot be used is reported,
+// and the others still verify; an authority without any usable key is malformed.
+func (c *compiler) readAuthority(obj *crds.Object, at, name string, spec authoritySpec) *Authority {
+	a := &Authority{Name: name, Note: normalNote(spec.note), keys: make(map[string][]*Key), AcceptExpiredKeys: spec.acceptExpired == nil || *spec.acceptExpired}
+	written := len(spec.keys)
+	if spec.data != "" {
 		written++
 	}
 	if written > MaxKeys {
@@ -39,24 +50,27 @@ func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
 		return a
 	}
 	var unusable []string
-	use := func(field string, key *attestation.Key, err error) {
+	use := func(field string, key *Key, err error) {
 		if err != nil {
-			text := field + ": " + err.Error()
+			text := at + field + ": " + err.Error()
 			unusable = append(unusable, text)
 			c.report(*obj, false, text)
 			return
 		}
-		a.keys[key.ID] = append(a.keys[key.ID], key)
+		for _, id := range key.KeyIDs() {
+			a.keys[id] = append(a.keys[id], key)
+		}
 		a.distinct = append(a.distinct, key.Distinct())
 	}
-	for i, k := range spec.PublicKeys {
+	for i, k := range spec.keys {
 		key, err := listedKey(k)
-		use(fmt.Sprintf("spec.publicKeys[%d]", i), key, err)
+		use(fmt.Sprintf("publicKeys[%d]", i), key, err)
 	}
-	if spec.PublicKeyData != "" {
-		key, err := olderKey(spec)
-		use("spec.publicKeyData", key, err)
+	if spec.data != "" {
+		key, err := olderKey(spec.data, spec.dataID)
+		use("publicKeyData", key, err)
 	}
+	a.alike = alike(a)
 	if len(a.keys) == 0 {
 		a.Malformed = obj.ID() + " has no key"
 		if len(unusable) > 0 {
@@ -67,12 +81,27 @@ func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
 	return a
 }
 
+// alike tells authorities apart by what they accept.
+func alike(a *Authority) string {
+	var keys []string
+	for id, list := range a.keys {
+		for _, key := range list {
+			sum := key.Fingerprint()
+			keys = append(keys, id+" "+string(sum[:]))
+		}
+	}
+	slices.Sort(keys)
+	return a.Note + "\n" + strings.Join(keys, "\n")
+}
+
 // index makes an authority that a policy names one whose signatures are verified.
 func (c *compiler) index(a *Authority) {
+	if c.indexed[a.alike] {
+		return
+	}
+	c.indexed[a.alike] = true
 	for id := range a.keys {
-		if !slices.Contains(c.snapshot.byKey[id], a) {
-			c.snapshot.byKey[id] = append(c.snapshot.byKey[id], a)
-		}
+		c.snapshot.byKey[id] = append(c.snapshot.byKey[id], a)
 	}
 }
 
@@ -82,7 +111,7 @@ func (c *compiler) reportShared(obj *crds.Object, a *Authority, owners map[strin
 	for _, key := range a.distinct {
 		at := obj.Namespace + " " + key
 		if other, shared := owners[at]; shared && other != a.Name {
-			c.report(*obj, false, "it has a key in common with AttestationAuthority "+obj.Namespace+"/"+other+": they share attestations")
+			c.warn(*obj, false, "it has a key in common with AttestationAuthority "+obj.Namespace+"/"+other+": they share attestations")
 		} else {
 			owners[at] = a.Name
 		}
@@ -90,37 +119,58 @@ func (c *compiler) reportShared(obj *crds.Object, a *Authority, owners map[strin
 }
 
 // listedKey reads one key of the newer shape.
-func listedKey(k kritis.PublicKey) (*attestation.Key, error) {
-	if k.ValidFrom != "" || k.ValidUntil != "" {
-		return nil, fmt.Errorf("this version of horkos cannot judge validFrom and validUntil")
-	}
+func listedKey(k kritis.PublicKey) (*Key, error) {
+	key := &Key{}
+	var err error
 	switch k.KeyType {
 	case "PGP":
-		return nil, errPGP
+		if k.PKIXPublicKey != nil || k.ASCIIArmoredPGPPublicKey == "" {
+			return nil, errors.New("a key of keyType PGP has asciiArmoredPgpPublicKey, and only that")
+		}
+		key.Key, err = attestation.ParsePGPKey(k.KeyID, []byte(k.ASCIIArmoredPGPPublicKey))
 	case "PKIX":
+		if k.ASCIIArmoredPGPPublicKey != "" || k.PKIXPublicKey == nil {
+			return nil, errors.New("a key of keyType PKIX has pkixPublicKey, and only that")
+		}
+		key.Key, err = attestation.ParsePKIXKey(k.KeyID, []byte(k.PKIXPublicKey.PublicKeyPEM), k.PKIXPublicKey.SignatureAlgorithm)
 	default:
-		return nil, fmt.Errorf("keyType: want PGP or PKIX, not %q", k.KeyType)
+		err = fmt.Errorf("keyType: want PGP or PKIX, not %.40q", k.KeyType)
 	}
-	if k.ASCIIArmoredPGPPublicKey != "" || k.PKIXPublicKey == nil {
-		return nil, fmt.Errorf("a key of keyType PKIX has pkixPublicKey, and only that")
+	if err != nil {
+		return nil, err
 	}
-	return attestation.ParsePKIXKey(k.KeyID, []byte(k.PKIXPublicKey.PublicKeyPEM), k.PKIXPublicKey.SignatureAlgorithm)
+	for _, bound := range []struct {
+		field, text string
+		at          *time.Time
+	}{{"validFrom", k.ValidFrom, &key.From}, {"validUntil", k.ValidUntil, &key.Until}} {
+		if bound.text == "" {
+			continue
+		}
+		if *bound.at, err = instant(bound.text); err != nil {
+			return nil, fmt.Errorf("%s: %w", bound.field, err)
+		}
+	}
+	return key, nil
 }
 
 // olderKey reads publicKeyData: base64 of a PGP key in armor or of a PEM public key.
 // Alibaba Cloud's KMS keys are of the latter sort and bear publicKeyId.
-func olderKey(spec *kritis.AttestationAuthoritySpec) (*attestation.Key, error) {
-	data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(spec.PublicKeyData), ""))
+func olderKey(text, id string) (*Key, error) {
+	data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
 	if err != nil {
 		return nil, fmt.Errorf("not base64: %w", err)
 	}
+	key := &Key{}
 	if bytes.Contains(data, []byte("BEGIN PGP")) {
-		return nil, errPGP
+		key.Key, err = attestation.ParsePGPKey(id, data)
+	} else {
+		key.Key, err = attestation.ParsePKIXKey(id, data, "")
 	}
-	return attestation.ParsePKIXKey(spec.PublicKeyID, data, "")
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
 }
-
-var errPGP = fmt.Errorf("this version of horkos cannot verify PGP signatures")
 
 var noteVersion = regexp.MustCompile(`^v1(alpha1|beta1)?/`)
 

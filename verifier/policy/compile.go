@@ -16,7 +16,7 @@ import (
 // understood is in the Snapshot as misconfigured, or left out where it could only have
 // loosened, and is among the findings either way.
 func Compile(sets ...crds.Set) *Snapshot {
-	c := &compiler{snapshot: &Snapshot{
+	c := &compiler{indexed: make(map[string]bool), snapshot: &Snapshot{
 		namespaces: make(map[string][]Layer),
 		revoked:    make(map[image.Digest]Revocation),
 		byKey:      make(map[string][]*Authority),
@@ -42,28 +42,43 @@ func Compile(sets ...crds.Set) *Snapshot {
 // compiler gathers what belongs to the whole Snapshot.
 type compiler struct {
 	snapshot *Snapshot
+	indexed  map[string]bool // by Authority.alike
 }
 
 func (c *compiler) report(o crds.Object, ignored bool, message string) {
-	c.snapshot.findings = append(c.snapshot.findings, Finding{Object: o.ID(), Source: o.Source, Message: message, Ignored: ignored})
+	c.snapshot.findings = append(c.snapshot.findings, Finding{Object: o.ID(), Source: o.Source, Message: message, Ignored: ignored, Problems: problemsOf(o, message)})
+}
+
+// warn reports what can be judged as it stands.
+func (c *compiler) warn(o crds.Object, ignored bool, message string) {
+	c.report(o, ignored, message)
+	c.snapshot.findings[len(c.snapshot.findings)-1].Warning = true
 }
 
 // origin is one compiled set, before it is laid out by namespace.
 type origin struct {
 	name     crds.Origin
-	faults   map[string][]string // by namespace; "" is every namespace
-	policies map[string][]*Policy
-	// allow holds what AdmissionAllowlists and enforcing policies exempt, by namespace; ""
-	// is every namespace.
-	allow map[string]*allowlist
+	faults   map[string][]string  // by namespace; "" is every namespace
+	gaps     map[string][]*Policy // GenericAttestationPolicies by namespace
+	isps     map[string][]*Policy // ImageSecurityPolicies by namespace
+	clusters []clusterPolicy
+	labels   map[string]map[string]string // of the namespaces that are known
+
+	authorities map[string]*Authority // by namespace/name
+
+	admits  allowlists // AdmissionAllowlists: from GenericAttestationPolicies and ImageSecurityPolicies
+	exempts allowlists // enforcing GenericAttestationPolicies': from those of their namespace
 }
 
-// allowlist is the one of a namespace, made when it is first asked for.
-func (o *origin) allowlist(namespace string) *allowlist {
-	if o.allow[namespace] == nil {
-		o.allow[namespace] = &allowlist{}
+// allowlists are by namespace; that of "" is for every namespace.
+type allowlists map[string]*allowlist
+
+// of is the one of a namespace, made when it is first asked for.
+func (a allowlists) of(namespace string) *allowlist {
+	if a[namespace] == nil {
+		a[namespace] = &allowlist{}
 	}
-	return o.allow[namespace]
+	return a[namespace]
 }
 
 // layers are the origin's layers for a namespace. The name "" stands for a namespace that no object names.
@@ -76,23 +91,32 @@ func (o *origin) layers(namespace string) []Layer {
 	if len(faults) > 0 {
 		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: strings.Join(faults, "; ")})
 	}
-	var allow []*allowlist
-	for _, ns := range slices.Compact([]string{"", namespace}) {
-		if a := o.allow[ns]; a != nil {
-			allow = append(allow, a)
+	var selected []*Policy
+	for _, p := range o.clusters {
+		if p.selector.matches(labels{namespace, o.labels[namespace]}) {
+			selected = append(selected, p.Policy)
 		}
 	}
-	policies := o.policies[namespace] // of no namespace there are none
-	if len(allow) == 0 && len(policies) == 0 {
-		return layers
+	var admits, exempts []*allowlist
+	for _, a := range []*allowlist{o.admits[""], o.admits[namespace]} {
+		if a != nil && !slices.Contains(admits, a) {
+			admits = append(admits, a)
+		}
 	}
-	return append(layers, Layer{
-		Name:       string(o.name) + "/" + kritis.KindGenericAttestationPolicy,
-		Origin:     o.name,
-		Best:       true,
-		Policies:   policies,
-		allowlists: allow,
-	})
+	if a := o.exempts[namespace]; a != nil {
+		exempts = append(exempts, a)
+	}
+	add := func(kind string, best bool, policies []*Policy, allow []*allowlist) {
+		if len(policies) > 0 || len(allow) > 0 {
+			layers = append(layers, Layer{Name: string(o.name) + "/" + kind, Origin: o.name, Best: best, Policies: policies, allowlists: allow})
+		}
+	}
+	add(horkos.KindClusterAttestationPolicy, false, selected, nil)
+	add(kritis.KindGenericAttestationPolicy, true, o.gaps[namespace], slices.Concat(admits, exempts))
+	if isps := o.isps[namespace]; len(isps) > 0 {
+		add(kritis.KindImageSecurityPolicy, false, isps, admits)
+	}
+	return layers
 }
 
 // named are all namespaces that any origin says something about, sorted.
@@ -102,10 +126,21 @@ func named(origins []*origin) []string {
 		for ns := range o.faults {
 			seen[ns] = true
 		}
-		for ns := range o.policies {
+		for ns := range o.gaps {
 			seen[ns] = true
 		}
-		for ns := range o.allow {
+		for ns := range o.isps {
+			seen[ns] = true
+		}
+		for ns := range o.labels {
+			seen[ns] = true
+		}
+		for _, p := range o.clusters {
+			for _, ns := range p.selector.names() {
+				seen[ns] = true
+			}
+		}
+		for ns := range o.admits {
 			seen[ns] = true
 		}
 	}
@@ -120,10 +155,15 @@ func named(origins []*origin) []string {
 
 func (c *compiler) compileOrigin(set crds.Set) *origin {
 	o := &origin{
-		name:     set.Origin,
-		faults:   make(map[string][]string),
-		policies: make(map[string][]*Policy),
-		allow:    make(map[string]*allowlist),
+		name:   set.Origin,
+		faults: make(map[string][]string),
+		gaps:   make(map[string][]*Policy),
+		isps:   make(map[string][]*Policy),
+		labels: labelsOf(set.Objects),
+
+		authorities: make(map[string]*Authority),
+		admits:      make(allowlists),
+		exempts:     make(allowlists),
 	}
 	for _, f := range set.Faults {
 		c.snapshot.findings = append(c.snapshot.findings, Finding{Source: f.Source, Message: f.Message})
@@ -135,36 +175,43 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 			o.faults[ns] = append(o.faults[ns], text)
 		}
 	}
-	authorities := make(map[string]*Authority)
 	owners := make(map[string]string)
 	for i := range set.Objects {
 		if obj := &set.Objects[i]; obj.Kind == kritis.KindAttestationAuthority && !obj.UnknownKind {
 			a := c.compileAuthority(obj)
-			authorities[obj.Namespace+"/"+obj.Name] = a
+			o.authorities[obj.Namespace+"/"+obj.Name] = a
 			c.reportShared(obj, a, owners)
 		}
 	}
 	for i := range set.Objects {
-		c.compileObject(o, &set.Objects[i], authorities)
+		c.compileObject(o, &set.Objects[i])
 	}
 	return o
 }
 
-func (c *compiler) compileObject(o *origin, obj *crds.Object, authorities map[string]*Authority) {
+func (c *compiler) compileObject(o *origin, obj *crds.Object) {
 	if obj.UnknownKind {
 		// A kind or version of our groups that is not known could restrict any namespace.
 		c.fault(o, obj, "", obj.Malformed())
 		return
 	}
 	switch obj.Kind {
-	case kritis.KindAttestationAuthority, crds.KindNamespace:
-	case kritis.KindGenericAttestationPolicy:
-		if misplaced(obj) {
-			c.fault(o, obj, "", obj.Malformed())
-			return
+	case kritis.KindAttestationAuthority:
+	case crds.KindNamespace:
+		if m := obj.Malformed(); m != "" {
+			c.report(*obj, true, m) // its labels are not known
 		}
-		p := c.compileGAP(o, obj, authorities)
-		o.policies[obj.Namespace] = append(o.policies[obj.Namespace], p)
+	case kritis.KindGenericAttestationPolicy, kritis.KindImageSecurityPolicy:
+		switch {
+		case misplaced(obj):
+			c.fault(o, obj, "", obj.Malformed())
+		case obj.Kind == kritis.KindGenericAttestationPolicy:
+			o.gaps[obj.Namespace] = append(o.gaps[obj.Namespace], c.compileGAP(o, obj))
+		default:
+			o.isps[obj.Namespace] = append(o.isps[obj.Namespace], c.compileISP(o, obj))
+		}
+	case horkos.KindClusterAttestationPolicy:
+		o.clusters = append(o.clusters, c.compileCAP(o, obj))
 	case kritis.KindAdmissionAllowlist:
 		c.compileAllowlist(o, obj)
 	case horkos.KindImageRevocation:
@@ -174,13 +221,10 @@ func (c *compiler) compileObject(o *origin, obj *crds.Object, authorities map[st
 			c.report(*obj, true, m)
 		}
 	case kritis.KindKritisConfig, kritis.KindVulnzSigningPolicy, kritis.KindBuildPolicy, horkos.KindNodeGate:
-		c.report(*obj, true, "objects of this kind decide nothing on a node")
-	case kritis.KindImageSecurityPolicy:
-		namespace := obj.Namespace
-		if misplaced(obj) {
-			namespace = ""
+		if m := obj.Malformed(); m != "" {
+			c.report(*obj, true, m)
 		}
-		c.fault(o, obj, namespace, "this version of horkos cannot judge an ImageSecurityPolicy")
+		c.warn(*obj, true, "objects of this kind decide nothing on a node")
 	default:
 		c.fault(o, obj, "", "this version of horkos cannot judge objects of "+obj.APIVersion+" "+obj.Kind)
 	}
@@ -207,19 +251,20 @@ func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
 	if !ok {
 		return
 	}
-	for _, e := range spec.Patterns {
+	for i, e := range spec.Patterns {
+		at := fmt.Sprintf("spec.patterns[%d]: ", i)
 		ns := e.Namespace
 		if spec.Namespace != "" {
 			if ns != "" && ns != spec.Namespace {
-				c.report(*obj, true, fmt.Sprintf("pattern %.80q is for namespace %.80q, the object for %.80q", e.NamePattern, ns, spec.Namespace))
+				c.report(*obj, true, at+fmt.Sprintf("pattern %.80q is for namespace %.80q, the object for %.80q", e.NamePattern, ns, spec.Namespace))
 				continue
 			}
 			ns = spec.Namespace
 		}
-		if err := o.allowlist(ns).add(e.NamePattern, obj.ID(), alibabaDialect); err != nil {
-			c.report(*obj, true, err.Error())
+		if err := o.admits.of(ns).add(e.NamePattern, obj.ID(), alibabaDialect); err != nil {
+			c.report(*obj, true, at+err.Error())
 		} else if openHost(e.NamePattern) {
-			c.report(*obj, false, fmt.Sprintf("open host pattern %q: it matches registries that anybody may own", e.NamePattern))
+			c.warn(*obj, false, at+fmt.Sprintf("open host pattern %q: it matches registries that anybody may own", e.NamePattern))
 		}
 	}
 }
@@ -234,10 +279,10 @@ func (c *compiler) compileRevocation(o *origin, obj *crds.Object) {
 	if !ok {
 		return
 	}
-	for _, text := range spec.Digests {
+	for i, text := range spec.Digests {
 		d, err := image.ParseDigest(text)
 		if err != nil {
-			c.report(*obj, false, fmt.Sprintf("spec.digests: %v", err))
+			c.report(*obj, false, fmt.Sprintf("spec.digests[%d]: %v", i, err))
 			continue
 		}
 		if have, ok := c.snapshot.revoked[d]; ok && have.Origin == crds.Folder {

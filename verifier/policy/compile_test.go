@@ -28,10 +28,21 @@ func keyPEM(t testing.TB, n int) string {
 
 func object(kind, namespace, name, spec string) string {
 	group := "kritis.grafeas.io/v1beta1"
-	if strings.HasPrefix(kind, "Image") && kind != "ImageSecurityPolicy" {
+	if (strings.HasPrefix(kind, "Image") && kind != "ImageSecurityPolicy") || strings.HasPrefix(kind, "Cluster") {
 		group = "horkos.dev/v1alpha1"
 	}
 	return fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata: {name: %s, namespace: %s}\nspec: {%s}\n", group, kind, name, namespace, spec)
+}
+
+func cluster(name, spec string) string { return object("ClusterAttestationPolicy", "", name, spec) }
+
+// listed are n authorities of a cluster policy, all with one key.
+func listed(t testing.TB, n int) string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf("{name: a%d, %s}", i, keys(t, 1)))
+	}
+	return "[" + strings.Join(all, ", ") + "]"
 }
 
 func gap(name, spec string) string { return object("GenericAttestationPolicy", "shop", name, spec) }
@@ -97,6 +108,18 @@ func TestTheLimitsOfAPolicyAndAnAuthority(t *testing.T) {
 		{"65 keys are malformed", []string{gap("p", names(1)), authority("a0", keys(t, numbers(65)...))}, "65 keys, at most 64"},
 		{"63 keys and one of the older shape are read", []string{gap("p", names(1)), authority("a0", older+keys(t, numbers(63)...))}, ""},
 		{"64 keys and one of the older shape are malformed", []string{gap("p", names(1)), authority("a0", older+keys(t, numbers(64)...))}, "65 keys, at most 64"},
+		{"64 authorities of a cluster policy are read", []string{cluster("p", "authorities: "+listed(t, 64))}, ""},
+		{"65 authorities of a cluster policy are malformed", []string{cluster("p", "authorities: "+listed(t, 65))}, "65 authorities, want 1 to 64"},
+		{"64 emergency authorities of a cluster policy are read", []string{cluster("p", "authorities: "+listed(t, 1)+", emergencyAuthorities: "+listed(t, 64))}, ""},
+		{"65 emergency authorities of a cluster policy are malformed", []string{cluster("p", "authorities: "+listed(t, 1)+", emergencyAuthorities: "+listed(t, 65))}, "65 authorities, at most 64"},
+		{"65 emergency authorities are malformed", []string{gap("p", "attestationAuthorityNames: [a0], emergencyAuthorityNames: "+strings.TrimPrefix(names(65), "attestationAuthorityNames: "))}, "65 authorities, at most 64"},
+		{"64 keys of an authority of a cluster policy are read", []string{cluster("p", "authorities: [{name: a, "+keys(t, numbers(64)...)+"}]")}, ""},
+		{"65 keys of an authority of a cluster policy are malformed", []string{cluster("p", "authorities: [{name: a, "+keys(t, numbers(65)...)+"}]")}, "65 keys, at most 64"},
+		{"1024 patterns of a scope are read", []string{cluster("p", "authorities: "+listed(t, 1)+", images: ["+strings.Repeat("x/**, ", 1024)+"]")}, ""},
+		{"1025 patterns of a scope are malformed", []string{cluster("p", "authorities: "+listed(t, 1)+", images: ["+strings.Repeat("x/**, ", 1025)+"]")}, "1025 patterns, at most 1024"},
+		{"a scope pattern of 513 bytes is malformed", []string{cluster("p", "authorities: "+listed(t, 1)+", images: [\"x/"+strings.Repeat("x", 509)+"**\"]")}, "pattern of 513 bytes"},
+		{"1024 values of a selector are read", []string{cluster("p", "authorities: "+listed(t, 1)+", namespaceSelector: {matchExpressions: [{key: a, operator: NotIn, values: ["+strings.Repeat("x, ", 1024)+"]}]}")}, ""},
+		{"1025 values of a selector are malformed", []string{cluster("p", "authorities: "+listed(t, 1)+", namespaceSelector: {matchExpressions: [{key: a, operator: NotIn, values: ["+strings.Repeat("x, ", 1025)+"]}]}")}, "1025 values, at most 1024"},
 		{"a name of 253 bytes is read", []string{gap("p", "attestationAuthorityNames: ["+strings.Repeat("x", 253)+"]")}, ""},
 		{"a name of 254 bytes is malformed", []string{gap("p", "attestationAuthorityNames: ["+strings.Repeat("x", 254)+"]")}, "more than 253 bytes"},
 	}
@@ -133,6 +156,10 @@ func TestWhatSomebodyShouldMendIsReported(t *testing.T) {
 		{"an authority without keys", []string{authority("a", "noteReference: projects/p")}, "has no key", false},
 		{"a malformed revocation", []string{object("ImageRevocation", "", "r", "digests: [sha256:abc]")}, "spec.digests", false},
 		{"a malformed attestation", []string{object("ImageAttestation", "", "sha256-abc", "attestations: []")}, "metadata.name", true},
+		{"two authorities of a cluster policy with a key in common", []string{cluster("p", "authorities: "+listed(t, 2))}, "a0 and a1 have a key in common", false},
+		{"a pattern of a cluster policy's allowlist that matches nothing", []string{cluster("p", "authorities: "+listed(t, 1)+", allowlist: [{namePattern: registry.example.com/**}]")}, "no image name begins so", true},
+		{"a malformed KritisConfig", []string{object("KritisConfig", "", "k", "x: 1")}, "spec.x: unknown field", true},
+		{"a malformed Namespace", []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: 1}}\n"}, "metadata.labels", true},
 		{"an object that decides nothing", []string{object("BuildPolicy", "shop", "b", "")}, "decide nothing", true},
 		{"a kind that is not known", []string{object("Policy", "shop", "x", "")}, "kind Policy", false},
 	}
@@ -168,20 +195,26 @@ func TestFindingsAndLayersAreInOneOrder(t *testing.T) {
 }
 
 func TestARevisionIsThatOfThePoliciesHoweverTheyAreWritten(t *testing.T) {
-	base := []string{authority("a", keys(t, 1)), gap("p", "attestationAuthorityNames: [a]"), object("ImageRevocation", "", "r", "digests: []")}
+	base := []string{authority("a", keys(t, 1)), gap("p", "attestationAuthorityNames: [a]"), object("ImageRevocation", "", "r", "digests: []"),
+		object("ImageSecurityPolicy", "shop", "s", "packageVulnerabilityRequirements: {maximumFixNotAvailableSeverity: LOW}"),
+		cluster("c", "authorities: [{name: a, "+keys(t, 1)+"}, {name: b, ref: {namespace: shop, name: a}}]")}
 	same := map[string][]string{
-		"in another order":            {base[2], base[1], base[0]},
-		"with the defaults written":   {authority("a", keys(t, 1)+", acceptExpiredKeys: true"), gap("p", "attestationAuthorityNames: [a], require: All, enforcement: Enforce"), base[2]},
+		"in another order": {base[2], base[4], base[1], base[3], base[0]},
+		"with the defaults written": {authority("a", keys(t, 1)+", acceptExpiredKeys: true"), gap("p", "attestationAuthorityNames: [a], require: All, enforcement: Enforce"), base[2],
+			object("ImageSecurityPolicy", "shop", "s", "enforcement: Enforce, require: All, packageVulnerabilityRequirements: {maximumSeverity: CRITICAL, maximumFixUnavailableSeverity: LOW}"),
+			cluster("c", "authorities: [{name: a, acceptExpiredKeys: true, "+keys(t, 1)+"}, {name: b, ref: {namespace: shop, name: a}}], namespaceSelector: {}, enforcement: Enforce, require: All")},
 		"with evidence":               append(slices.Clone(base), object("ImageAttestation", "", "sha256-"+strings.Repeat("a", 64), "attestations: [{}]")),
 		"with other groups' objects":  append(slices.Clone(base), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"),
-		"with a label and no meaning": {strings.Replace(base[0], "metadata: {", "metadata: {labels: {x: y}, ", 1), base[1], base[2]},
+		"with a label and no meaning": {strings.Replace(base[0], "metadata: {", "metadata: {labels: {x: y}, ", 1), base[1], base[2], base[3], base[4]},
 	}
+	rest := append([]string{base[0]}, base[2:]...) // all but the policy
 	other := map[string][]string{
-		"another spec":     {base[0], gap("p", "attestationAuthorityNames: [a], require: Any"), base[2]},
-		"another name":     {base[0], gap("q", "attestationAuthorityNames: [a]"), base[2]},
-		"another key":      {authority("a", keys(t, 2)), base[1], base[2]},
-		"an object less":   base[:2],
-		"a malformed spec": {base[0], gap("p", "attestationAuthorityNames: [a], x: 1"), base[2]},
+		"another spec":     append([]string{gap("p", "attestationAuthorityNames: [a], require: Any")}, rest...),
+		"another name":     append([]string{gap("q", "attestationAuthorityNames: [a]")}, rest...),
+		"another key":      append([]string{authority("a", keys(t, 2)), base[1]}, base[2:]...),
+		"an object less":   rest,
+		"a malformed spec": append([]string{gap("p", "attestationAuthorityNames: [a], x: 1")}, rest...),
+		"labels":           append([]string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: b}}\n"}, base...),
 	}
 	want := compiled(t, base...).Revision()
 	if len(want) != 12 || strings.Trim(want, "0123456789abcdef") != "" {
@@ -273,7 +306,7 @@ func TestANamespaceNobodyNamesHasTheLayersOfAll(t *testing.T) {
 	s := compiled(t, object("AdmissionAllowlist", "", "l", `patterns: [{namePattern: "nginx"}, {namePattern: "redis", namespace: shop}]`))
 	exempt := func(namespace, image string) bool {
 		for _, l := range s.Layers(namespace) {
-			if _, ok := l.Exempts(name(t, image)); ok {
+			if _, ok := l.Exempts(NameOf(name(t, image))); ok {
 				return true
 			}
 		}

@@ -4,6 +4,9 @@
 package policy
 
 import (
+	"fmt"
+	"time"
+
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/image"
@@ -14,6 +17,7 @@ const (
 	MaxKeys        = 64 // of an authority
 	MaxAuthorities = 64 // of a policy
 	MaxPattern     = 512
+	MaxPatterns    = 1024 // of a scope
 )
 
 // Snapshot is the policy in force at one moment, for every namespace.
@@ -47,8 +51,9 @@ func (s *Snapshot) Revocation(d image.Digest) (Revocation, bool) {
 // HasRevocations saves callers a look-up a digest where nothing is revoked.
 func (s *Snapshot) HasRevocations() bool { return len(s.revoked) > 0 }
 
-// Authorities are all that a policy names and that have a key of that id: those in whose
-// name a signature may be judged later, so that it can be verified beforehand.
+// Authorities are those that a policy names and that have a key of that id: those in whose
+// name a signature may be judged later, so that it can be verified beforehand. Of several
+// with the same keys and note it is one.
 func (s *Snapshot) Authorities(keyID string) []*Authority { return s.byKey[keyID] }
 
 // Findings are what is wrong with the objects, for reports; what follows from it is
@@ -67,8 +72,12 @@ type Finding struct {
 	Object  string // as crds.Object.ID; empty for a whole file or origin
 	Source  string
 	Message string
+	// Problems are what Message tells, one by one and with their fields.
+	Problems []crds.Problem
 	// Ignored marks what is left out: it could only have loosened, or it decides nothing.
 	Ignored bool
+	// Warning marks what can be judged as it stands, and is hardly what was meant.
+	Warning bool
 }
 
 // Layer is a set of objects that stands for itself: one origin and one kind of policy.
@@ -84,31 +93,13 @@ type Layer struct {
 	Best     bool
 	Policies []*Policy
 
-	allowlists []*allowlist // none is nil
+	allowlists []*allowlist
 }
 
-// Enforcing tells whether anything in the layer decides.
-func (l *Layer) Enforcing() bool {
-	if l.Fault != "" {
-		return true
-	}
-	for _, p := range l.Policies {
-		if p.Enforcement == Enforce {
-			return true
-		}
-	}
-	return false
-}
-
-// Exempts names the allowlist entry that exempts an image from the layer. Only a bound
-// name may be asked about; none is never exempt.
-func (l *Layer) Exempts(name image.Reference) (Exemption, bool) {
-	if name.Repository == "" {
-		return Exemption{}, false
-	}
-	text := matchable(name)
+// Exempts names the allowlist entry that exempts an image from the layer.
+func (l *Layer) Exempts(name Name) (Exemption, bool) {
 	for _, a := range l.allowlists {
-		if by, ok := a.match(text); ok {
+		if by, ok := a.match(name); ok {
 			return by, true
 		}
 	}
@@ -146,11 +137,56 @@ type Policy struct {
 	Require     int
 	Distinct    bool
 	Authorities []*Authority
+
+	// Emergency are those of whom one attestation, made for a short time, satisfies the policy.
+	Emergency []*Authority
+
+	// MaximumAge and NotBefore bound the signed timestamp of an attestation that counts; zero: no bound.
+	MaximumAge time.Duration
+	NotBefore  time.Time
+
+	// Wants names what the policy requires and no source brings; not empty means misconfigured.
+	Wants string
+
+	scope   *allowlist // of a cluster policy: the names it is about; nil means every image
+	exempts *allowlist // of its own; nil where its layer has the exemptions
+
+	id, requirement string // written once: deciding tells them often
 }
 
+// Applies tells whether an image is in the policy's scope. One without a bound name is in
+// every scope, and a malformed policy is about all images.
+func (p *Policy) Applies(name Name) bool {
+	if p.scope == nil || name == "" || p.Malformed != "" {
+		return true
+	}
+	_, ok := p.scope.match(name)
+	return ok
+}
+
+// Exempts names the entry of the policy's own allowlist that exempts an image from it.
+func (p *Policy) Exempts(name Name) (Exemption, bool) { return p.exempts.match(name) }
+
 // ID is Kind namespace/name, or Kind name.
-func (p *Policy) ID() string {
-	return crds.Object{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name}.ID()
+func (p *Policy) ID() string { return p.id }
+
+// Requirement tells what the policy asks for, in the words of its field require.
+func (p *Policy) Requirement() string { return p.requirement }
+
+func (p *Policy) describe() string {
+	text := fmt.Sprintf("all of %d", len(p.Authorities))
+	switch {
+	case p.Malformed != "":
+		text = "not understood"
+	case p.Distinct:
+		text = fmt.Sprintf("%d of %d", p.Require, len(p.Authorities))
+	case p.Require < len(p.Authorities):
+		text = fmt.Sprintf("any of %d", len(p.Authorities))
+	}
+	if p.Enforcement != Enforce {
+		text += fmt.Sprintf(", only reported (%s)", p.Enforcement)
+	}
+	return text
 }
 
 // Authority is one compiled authority, as a policy refers to it.
@@ -158,17 +194,27 @@ type Authority struct {
 	Name string
 	Note string // normalised; empty when it names none
 
-	// Missing: no object of that name is where the policy looks.
-	Missing bool
+	// Missing names the object that is not there; empty when it is.
+	Missing string
 	// Malformed says why it has no usable key; not empty means misconfigured.
 	Malformed string
 
-	keys     map[string][]*attestation.Key // by id
-	distinct []string                      // of all of them, as Key.Distinct
+	// AcceptExpiredKeys: a signature that says it was made while its key was valid counts.
+	AcceptExpiredKeys bool
+
+	keys     map[string][]*Key // by each of their ids
+	distinct []string          // of all of them, as attestation.Key.Distinct
+	alike    string            // equal of authorities that accept the same signatures
 }
 
 // Keys are the authority's keys of that id.
-func (a *Authority) Keys(id string) []*attestation.Key { return a.keys[id] }
+func (a *Authority) Keys(id string) []*Key { return a.keys[id] }
+
+// Key is a key of an authority, and when the authority may use it.
+type Key struct {
+	*attestation.Key
+	From, Until time.Time // zero: no bound
+}
 
 // Accepts tells whether an attestation that claims that note may speak for the
 // authority: where both name a note they are equal, or the attestation's lies under the

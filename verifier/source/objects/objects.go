@@ -79,41 +79,87 @@ func read(a *horkos.Attestation, digest image.Digest) (id image.Identity, at evi
 			return id, at, false, fmt.Errorf("expires: %.40q is not a time of RFC 3339", a.Expires)
 		}
 	}
-	payload, signatures, err := signed(a)
+	about, err = envelopes(a, id, &at)
 	if err != nil {
 		return id, at, false, err
 	}
-	if len(signatures) == 0 || len(signatures) > maxSignatures {
-		return id, at, false, fmt.Errorf("%d signatures, want 1 to %d", len(signatures), maxSignatures)
+	if n := len(at.Envelopes); n == 0 || n > maxSignatures {
+		return id, at, false, fmt.Errorf("%d signatures, want 1 to %d", n, maxSignatures)
 	}
-	// A payload that will never be a statement is left out here: thousands of them would
-	// otherwise use up what is tried in an authority's name.
+	return id, at, about, nil
+}
+
+// envelopes gathers the signatures of an attestation, in whichever of its shapes, and
+// tells whether they may be about an image.
+func envelopes(a *horkos.Attestation, id image.Identity, at *evidence.Attestation) (about bool, err error) {
+	switch {
+	case a.Attestation != nil:
+		if about, err = raw(a.Attestation.SerializedPayload, a.Attestation.Signatures, id, at); err != nil {
+			return false, err
+		}
+		for i, jwt := range a.Attestation.JWTs {
+			keyID, err := attestation.JWTKeyID([]byte(jwt.CompactJWT))
+			if err != nil {
+				return false, fmt.Errorf("attestation.jwts[%d]: %w", i, err)
+			}
+			at.Envelopes = append(at.Envelopes, attestation.NewEnvelope(attestation.JWT, keyID, nil, []byte(jwt.CompactJWT)))
+			about = true
+		}
+		return about, nil
+	case a.GenericSignedAttestation != nil:
+		g := a.GenericSignedAttestation
+		if !simpleSigning(g.ContentType) {
+			return false, fmt.Errorf("genericSignedAttestation.contentType: %.80q is not known", g.ContentType)
+		}
+		return raw(g.SerializedPayload, g.Signatures, id, at)
+	case a.PGPSignedAttestation != nil:
+		p := a.PGPSignedAttestation
+		if !simpleSigning(p.ContentType) {
+			return false, fmt.Errorf("pgpSignedAttestation.contentType: %.80q is not known", p.ContentType)
+		}
+		return true, pgp(p, at)
+	}
+	return false, fmt.Errorf("nothing is signed")
+}
+
+// simpleSigning tells whether a content type of Grafeas is that of simple signing, or left open.
+func simpleSigning(contentType string) bool {
+	switch contentType {
+	case "", "CONTENT_TYPE_UNSPECIFIED", "SIMPLE_SIGNING_JSON":
+		return true
+	}
+	return false
+}
+
+// raw adds the signatures over a payload beside them. A payload that will never be a
+// statement is left out here: thousands of them would otherwise use up what is tried in
+// an authority's name.
+func raw(payload []byte, signatures []horkos.Signature, id image.Identity, at *evidence.Attestation) (about bool, err error) {
+	if len(signatures) == 0 {
+		return false, nil
+	}
 	claims, err := attestation.Claims(payload)
 	if err != nil {
-		return id, at, false, err
+		return false, err
 	}
 	for _, s := range signatures {
 		at.Envelopes = append(at.Envelopes, attestation.NewEnvelope(attestation.PKIX, s.PublicKeyID, payload, s.Signature))
 	}
-	return id, at, claims == id, nil
+	return claims == id, nil
 }
 
-// signed is the payload of an attestation and its signatures, in whichever of its shapes.
-func signed(a *horkos.Attestation) ([]byte, []horkos.Signature, error) {
-	switch {
-	case a.Attestation != nil && len(a.Attestation.JWTs) > 0:
-		return nil, nil, fmt.Errorf("attestation.jwts: this version of horkos cannot verify JWTs")
-	case a.Attestation != nil:
-		return a.Attestation.SerializedPayload, a.Attestation.Signatures, nil
-	case a.GenericSignedAttestation != nil:
-		g := a.GenericSignedAttestation
-		switch g.ContentType {
-		case "", "CONTENT_TYPE_UNSPECIFIED", "SIMPLE_SIGNING_JSON":
-			return g.SerializedPayload, g.Signatures, nil
+// pgp adds a signed message under the key id beside it or, where there is none, those that
+// the message names.
+func pgp(p *horkos.PGPSignedAttestation, at *evidence.Attestation) error {
+	ids := []string{strings.ToUpper(p.PGPKeyID)}
+	if p.PGPKeyID == "" {
+		var err error
+		if ids, err = attestation.PGPKeyIDs([]byte(p.Signature)); err != nil {
+			return fmt.Errorf("pgpSignedAttestation.signature: %w", err)
 		}
-		return nil, nil, fmt.Errorf("genericSignedAttestation.contentType: %.80q is not known", g.ContentType)
-	case a.PGPSignedAttestation != nil:
-		return nil, nil, fmt.Errorf("pgpSignedAttestation: this version of horkos cannot verify PGP signatures")
 	}
-	return nil, nil, fmt.Errorf("nothing is signed")
+	for _, id := range ids {
+		at.Envelopes = append(at.Envelopes, attestation.NewEnvelope(attestation.PGP, id, nil, []byte(p.Signature)))
+	}
+	return nil
 }

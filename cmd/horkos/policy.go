@@ -1,0 +1,20 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "policy",
+		GroupID: groupDecide,
+		Short:   "Check and test policies before they are in force, and give up a set on a node",
+		Example: `  # every problem of the policies, with file and line
+  horkos policy check policies/
+
+  # decide your own cases
+  horkos policy test cases/`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(policyCheckCommand(), policyTestCommand(), acceptEmptyCommand())
+	return cmd
+}

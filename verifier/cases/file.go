@@ -1,0 +1,88 @@
+package cases
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// LoadFile reads the cases of one file, any number of documents.
+func LoadFile(file string) ([]Case, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(file)
+	text, err := expandKeys(dir, expandDigests(string(data)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	docs, err := split(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var all []Case
+	for _, doc := range docs {
+		c, err := read(dir, doc)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		c.file = file
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// split has the parser find the documents: one that is not seen would count as passed.
+func split(text string) (docs []string, err error) {
+	dec := yaml.NewDecoder(bytes.NewReader([]byte(text)))
+	for {
+		var n yaml.Node
+		switch err := dec.Decode(&n); {
+		case errors.Is(err, io.EOF):
+			return docs, nil
+		case err != nil:
+			return nil, err
+		}
+		if n.Kind != yaml.DocumentNode || n.Content[0].ShortTag() == "!!null" {
+			continue
+		}
+		doc, err := yaml.Marshal(&n)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, string(doc))
+	}
+}
+
+// Files are the paths of the objects that the case has in files or folders.
+func (c *Case) Files() []string {
+	var files []string
+	for _, o := range c.Objects {
+		var file string
+		if json.Unmarshal(o, &file) == nil {
+			files = append(files, filepath.Join(c.dir, file))
+		}
+	}
+	return files
+}
+
+// Inline is what Manifests gives without the objects in files.
+func (c *Case) Inline(at time.Time) ([]byte, error) {
+	inline := *c
+	inline.Objects = nil
+	for _, o := range c.Objects {
+		var file string
+		if json.Unmarshal(o, &file) != nil {
+			inline.Objects = append(inline.Objects, o)
+		}
+	}
+	return inline.Manifests(at)
+}

@@ -1,0 +1,109 @@
+package verifier
+
+import (
+	"slices"
+
+	"github.com/horkos/horkos/verifier/evidence"
+	"github.com/horkos/horkos/verifier/policy"
+)
+
+// verdict is what a candidate, a layer or a policy gave. Its checks are in the judgement.
+type verdict struct {
+	result  Result
+	reason  Reason
+	decided bool // an enforcing policy took part
+}
+
+// rank orders verdicts, the worst first. Of what is allowed an emergency is the worse: it is
+// told, unless it was not needed.
+func (v verdict) rank() int {
+	if v.reason == Emergency {
+		return 2*int(v.result) - 1
+	}
+	return 2 * int(v.result)
+}
+
+// bestCandidate judges the layers under each candidate and gives the best, with its checks:
+// one candidate must satisfy all layers.
+func (j *judgement) bestCandidate(layers []judgedLayer) verdict {
+	if len(j.img.Candidates) == 0 {
+		return j.allLayers(layers, Candidate{})
+	}
+	var best verdict
+	var checks []Check
+	var missing []evidence.Question
+	first := len(j.checks)
+	for i, c := range j.img.Candidates[:min(len(j.img.Candidates), MaxCandidates)] {
+		j.checks, j.missing = j.checks[:first], nil
+		v := j.allLayers(layers, c)
+		if (v.result == Allowed && v.reason != Emergency) || len(j.img.Candidates) == 1 {
+			return v // what is missing of other candidates no longer matters
+		}
+		if i == 0 || v.rank() > best.rank() {
+			best, checks = v, slices.Clone(j.checks[first:])
+		}
+		missing = append(missing, j.missing...)
+	}
+	j.checks, j.missing = append(j.checks[:first], checks...), missing
+	return best
+}
+
+// allLayers gives the worst of the layers, and marks the checks of those that do not allow.
+func (j *judgement) allLayers(layers []judgedLayer, c Candidate) verdict {
+	all := verdict{result: Allowed, reason: Attested}
+	for i := range layers {
+		first := len(j.checks)
+		v := j.layer(&layers[i], c)
+		if !v.decided {
+			continue
+		}
+		if !all.decided || v.rank() < all.rank() {
+			all = v
+		}
+		if v.result == Allowed {
+			continue
+		}
+		for k := range j.checks[first:] {
+			check := &j.checks[first+k]
+			check.failed = check.decides
+		}
+	}
+	return all
+}
+
+// layer combines the policies of a layer, by the best or the worst; those that do not
+// enforce are only reported.
+func (j *judgement) layer(l *judgedLayer, c Candidate) verdict {
+	if l.Fault != "" {
+		j.checks = append(j.checks, Check{Result: Misconfigured, Reason: ObjectMalformed, Layer: l.Name, Detail: l.Fault, decides: true})
+		return verdict{Misconfigured, ObjectMalformed, true}
+	}
+	broken := l.Best && malformed(l.policies)
+	all := verdict{result: Allowed, reason: Attested}
+	for _, p := range l.policies {
+		v := j.policy(l.Layer, p, c)
+		if p.Enforcement != policy.Enforce {
+			continue
+		}
+		if broken && p.Malformed == "" {
+			continue // the malformed one decides for the namespace
+		}
+		better := v.rank() - all.rank()
+		if !all.decided || (l.Best && better > 0) || (!l.Best && better < 0) {
+			all = v
+			all.decided = true
+		}
+	}
+	return all
+}
+
+// malformed tells whether a policy of the layer that would decide cannot be understood:
+// then the namespace is misconfigured and no allowlist helps.
+func malformed(policies []*policy.Policy) bool {
+	for _, p := range policies {
+		if p.Malformed != "" && p.Enforcement == policy.Enforce {
+			return true
+		}
+	}
+	return false
+}
