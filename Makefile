@@ -98,14 +98,21 @@ lint: $(TOOLS)/staticcheck ## gofmt, go vet, staticcheck
 unit: ## unit tests with the race detector, fuzz seeds among them
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/integration/')
 
+# Minimising an input takes a minute by default, in which nothing else is tried.
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.Dir}}' ./... | while read -r dir; do \
 		for target in $$(cat "$$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
 			echo "fuzz: $$dir $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$dir"; \
 		done; \
 	done
+
+# Fixed names over fixed data: what docs/performance.md holds against its limits.
+.PHONY: bench
+bench: ## what deciding, compiling and verifying cost (docs/performance.md)
+	$(GO) test -run '^$$' -bench 'Decide|Compile' -benchmem ./verifier
+	$(GO) test -run '^$$' -bench 'Cold|Verify' -benchmem ./verifier/attestation
 
 # One package after the other (they measure time), and never from the cache (the
 # binaries they run are not seen by go test).

@@ -120,3 +120,22 @@ func BenchmarkCompile(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkDecideClusterPolicies decides over as many cluster policies, of each of which the
+// scope has to be looked at; two are about the image.
+func BenchmarkDecideClusterPolicies(b *testing.B) {
+	for _, policies := range []int{10, 100, 1_000} {
+		manifests := []string{authority(b, "release", newSigner(1))}
+		for n := range policies {
+			scope := "registry.example.com/shop/**"
+			if n >= 2 {
+				scope = fmt.Sprintf("registry.example.com/team-%d/**", n)
+			}
+			manifests = append(manifests, fmt.Sprintf("apiVersion: horkos.dev/v1alpha1\nkind: ClusterAttestationPolicy\nmetadata: {name: c%d}\n"+
+				"spec: {images: [%q], authorities: [{name: release, ref: {namespace: shop, name: release}}]}\n", n, scope))
+		}
+		snap := policy.Compile(set(b, crds.Folder, manifests...))
+		memory := benchEvidence(b, snap)
+		b.Run(fmt.Sprintf("policies=%d", policies), func(b *testing.B) { benchDecide(b, snap, memory, benchRequests(0), verifier.Allowed) })
+	}
+}

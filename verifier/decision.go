@@ -38,7 +38,7 @@ type Check struct {
 	Reason Reason `json:"reason"`
 	Layer  string `json:"layer"`
 	Policy string `json:"policy"`
-	// Requirement is what the policy asks for: "all of 2", "any of 2", "2 of 3", "allowlist";
+	// Requirement is what the policy asks for: "all of 2", "any of 2", "2 of 3", "allowlist", "emergency";
 	// of a policy that is only evaluated it says so: "all of 2, only reported (Audit)".
 	Requirement string `json:"requirement"`
 	Authority   string `json:"authority"`

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -84,27 +83,11 @@ func Load(dir string, edit func(string) string) ([]Case, error) {
 	}
 	var all []Case
 	for _, file := range files {
-		data, err := os.ReadFile(file)
+		list, err := loadFile(file, edit)
 		if err != nil {
 			return nil, err
 		}
-		text := expandDigests(string(data))
-		if edit != nil {
-			text = edit(text)
-		}
-		if text, err = expandKeys(dir, text); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		for _, doc := range strings.Split("\n"+text, "\n---\n") {
-			if strings.TrimSpace(doc) == "" {
-				continue
-			}
-			c, err := read(dir, doc)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", file, err)
-			}
-			all = append(all, c)
-		}
+		all = append(all, list...)
 	}
 	return all, nil
 }

@@ -14,14 +14,18 @@ import (
 )
 
 // LoadFile reads the cases of one file, any number of documents.
-func LoadFile(file string) ([]Case, error) {
+func LoadFile(file string) ([]Case, error) { return loadFile(file, nil) }
+
+func loadFile(file string, edit func(string) string) ([]Case, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Dir(file)
-	text, err := expandKeys(dir, expandDigests(string(data)))
-	if err != nil {
+	dir, text := filepath.Dir(file), expandDigests(string(data))
+	if edit != nil {
+		text = edit(text)
+	}
+	if text, err = expandKeys(dir, text); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	docs, err := split(text)

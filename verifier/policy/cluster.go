@@ -7,6 +7,7 @@ import (
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/crds/horkos"
+	"github.com/horkos/horkos/verifier/image"
 )
 
 // clusterPolicy is a compiled ClusterAttestationPolicy and the namespaces it selects.
@@ -90,6 +91,8 @@ func (d *draft) scope(patterns []string) {
 	for i, p := range patterns {
 		if err := d.policy.scope.add(p, d.obj.ID(), scopeDialect); err != nil {
 			d.problem(fmt.Sprintf("spec.images[%d]", i), "%v", err)
+		} else if ref, err := image.Parse(p); err == nil && ref.Digest == "" && !strings.HasSuffix(p, ":"+ref.Tag) {
+			d.c.warn(*d.obj, false, fmt.Sprintf("spec.images[%d]: %q is its tag latest and no other; %s:* is all of them", i, p, p))
 		}
 	}
 }

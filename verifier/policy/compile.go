@@ -64,6 +64,8 @@ type origin struct {
 	clusters []clusterPolicy
 	labels   map[string]map[string]string // of the namespaces that are known
 
+	selections map[string][]*Policy // those of clusters that some namespace is selected by
+
 	authorities map[string]*Authority // by namespace/name
 
 	admits  allowlists // AdmissionAllowlists: from GenericAttestationPolicies and ImageSecurityPolicies
@@ -91,12 +93,6 @@ func (o *origin) layers(namespace string) []Layer {
 	if len(faults) > 0 {
 		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: strings.Join(faults, "; ")})
 	}
-	var selected []*Policy
-	for _, p := range o.clusters {
-		if p.selector.matches(labels{namespace, o.labels[namespace]}) {
-			selected = append(selected, p.Policy)
-		}
-	}
 	var admits, exempts []*allowlist
 	for _, a := range []*allowlist{o.admits[""], o.admits[namespace]} {
 		if a != nil && !slices.Contains(admits, a) {
@@ -111,12 +107,30 @@ func (o *origin) layers(namespace string) []Layer {
 			layers = append(layers, Layer{Name: string(o.name) + "/" + kind, Origin: o.name, Best: best, Policies: policies, allowlists: allow})
 		}
 	}
-	add(horkos.KindClusterAttestationPolicy, false, selected, nil)
+	add(horkos.KindClusterAttestationPolicy, false, o.selected(labels{namespace, o.labels[namespace]}), nil)
 	add(kritis.KindGenericAttestationPolicy, true, o.gaps[namespace], slices.Concat(admits, exempts))
 	if isps := o.isps[namespace]; len(isps) > 0 {
 		add(kritis.KindImageSecurityPolicy, false, isps, admits)
 	}
 	return layers
+}
+
+// selected are the cluster policies that may select a namespace. Namespaces that are
+// selected by the same ones share the list.
+func (o *origin) selected(namespace labels) []*Policy {
+	marks := make([]byte, len(o.clusters))
+	var policies []*Policy
+	for i, p := range o.clusters {
+		if p.selector.matches(namespace) {
+			marks[i] = 1
+			policies = append(policies, p.Policy)
+		}
+	}
+	if shared, ok := o.selections[string(marks)]; ok {
+		return shared
+	}
+	o.selections[string(marks)] = policies
+	return policies
 }
 
 // named are all namespaces that any origin says something about, sorted.
@@ -161,6 +175,7 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 		isps:   make(map[string][]*Policy),
 		labels: labelsOf(set.Objects),
 
+		selections:  make(map[string][]*Policy),
 		authorities: make(map[string]*Authority),
 		admits:      make(allowlists),
 		exempts:     make(allowlists),

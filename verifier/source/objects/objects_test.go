@@ -3,6 +3,7 @@ package objects
 import (
 	"encoding/base64"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,29 @@ func signatures(n int) string {
 	return fmt.Sprintf(`"serializedPayload": %q, "signatures": [%s]`, payload(repository), strings.Join(all, ", "))
 }
 
+// jwts is an attestation of one JWT, n times.
+func jwts(t *testing.T, n int) string {
+	t.Helper()
+	jwt := testdata(t, "jwt/ES256.jwt")
+	return `"attestation": {"jwts": [` + strings.TrimSuffix(strings.Repeat(fmt.Sprintf(`{"compactJwt": %q}, `, jwt), n), ", ") + `]}`
+}
+
+// pgpMessage is an attestation by a PGP message, with what stands beside it.
+func pgpMessage(t *testing.T, file, beside string) string {
+	t.Helper()
+	return fmt.Sprintf(`"pgpSignedAttestation": {"signature": %q, %s}`, testdata(t, "pgp/"+file), beside)
+}
+
+// testdata is a vector of package attestation.
+func testdata(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile("../../attestation/testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
 func v1(n int) string { return `"attestation": {` + signatures(n) + `}` }
 
 func records(t *testing.T, manifests ...string) (evidence.Records, []Ignored) {
@@ -70,8 +94,16 @@ func TestAnAttestationIsReadInItsShapes(t *testing.T) {
 		{"17 signatures", entry(v1(17)), 0, "17 signatures, want 1 to 16"},
 		{"no signature", entry(v1(0)), 0, "0 signatures"},
 		{"another content type", entry(`"genericSignedAttestation": {"contentType": "JSON", ` + signatures(1) + `}`), 0, "not known"},
-		{"a JWT", entry(`"attestation": {"jwts": [{"compactJwt": "a.b.c"}]}`), 0, "cannot verify JWTs"},
-		{"a PGP message", entry(`"pgpSignedAttestation": {"signature": "x"}`), 0, "cannot verify PGP"},
+		{"a JWT", entry(jwts(t, 1)), 1, ""},
+		{"a JWT beside signatures", entry(strings.Replace(jwts(t, 1), "{", "{"+signatures(2)+", ", 1)), 3, ""},
+		{"16 JWTs and signatures", entry(strings.Replace(jwts(t, 8), "{", "{"+signatures(8)+", ", 1)), 16, ""},
+		{"17 JWTs and signatures", entry(strings.Replace(jwts(t, 8), "{", "{"+signatures(9)+", ", 1)), 0, "17 signatures, want 1 to 16"},
+		{"a JWT that is none", entry(`"attestation": {"jwts": [{"compactJwt": "a.b.c"}]}`), 0, "attestation.jwts[0]: reading JWT"},
+		{"a PGP message under a key id", entry(pgpMessage(t, "ed25519.armored.msg", `"pgpKeyId": "ABCD"`)), 1, ""},
+		{"a PGP message of simple signing", entry(pgpMessage(t, "ed25519.armored.msg", `"contentType": "SIMPLE_SIGNING_JSON"`)), 1, ""},
+		{"a PGP message of another content type", entry(pgpMessage(t, "ed25519.armored.msg", `"contentType": "JSON"`)), 0, "not known"},
+		{"a PGP message that names its key", entry(pgpMessage(t, "ed25519.armored.msg", `"pgpKeyId": ""`)), 1, ""},
+		{"a PGP message that is none and under no key id", entry(`"pgpSignedAttestation": {"signature": "x"}`), 0, "pgpSignedAttestation.signature: reading OpenPGP message"},
 		{"an image of another digest", strings.Replace(entry(v1(1)), hexA, strings.Repeat("b1", 32), 1), 0, "resourceUri: it is of sha256:b1"},
 		{"an image by tag", strings.Replace(entry(v1(1)), "@sha256:"+hexA, ":1", 1), 0, "resourceUri"},
 		{"a payload that is none", entry(strings.Replace(v1(1), payload(repository), "AAAA", 1)), 0, "payload"},
@@ -99,6 +131,20 @@ func TestAnAttestationIsReadInItsShapes(t *testing.T) {
 				t.Errorf("ignored %+v, want %q", ignored, tt.ignored)
 			}
 		})
+	}
+}
+
+func TestAKeyIDOfAPGPMessageIsWrittenInUpperCaseAndElseTheMessages(t *testing.T) {
+	id := image.Identity{Repository: repository, Digest: image.Digest("sha256:" + hexA)}
+	key, err := attestation.ParsePGPKey("", []byte(testdata(t, "pgp/ed25519.asc")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for keyID, want := range map[string]string{"abcd": "ABCD", "": key.ID} {
+		found, _ := records(t, manifest("sha256-"+hexA, entry(pgpMessage(t, "ed25519.armored.msg", fmt.Sprintf(`"pgpKeyId": %q`, keyID)))))
+		if got := found[id][0].Envelopes[0].KeyID; got != want {
+			t.Errorf("key id %q: filed under %s, want %s", keyID, got, want)
+		}
 	}
 }
 
