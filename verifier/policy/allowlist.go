@@ -226,10 +226,12 @@ func (a *allowlist) match(bound Name) (Exemption, bool) {
 		return by, true
 	}
 	name := string(bound)
-	same := a.prefixes[name[:strings.LastIndexByte(name, '/')+1]]
-	for i := range same {
-		if strings.HasPrefix(name, same[i].text) {
-			return same[i].Exemption, true
+	if len(a.prefixes) > 0 {
+		same := a.prefixes[name[:strings.LastIndexByte(name, '/')+1]]
+		for i := range same {
+			if strings.HasPrefix(name, same[i].text) {
+				return same[i].Exemption, true
+			}
 		}
 	}
 	for i := range a.trees {

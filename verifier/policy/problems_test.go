@@ -34,9 +34,9 @@ func TestAFindingTellsItsProblemsByField(t *testing.T) {
 func TestWhatCanBeJudgedIsAWarning(t *testing.T) {
 	for text, want := range map[string]bool{
 		object("AdmissionAllowlist", "", "l", `patterns: [{namePattern: "registry*.example.com/x/*"}]`): true,
-		object("BuildPolicy", "shop", "b", ""):                                                         true,
-		object("ImageRevocation", "", "r", "digests: [sha256:abc]"):                                    false,
-		gap("p", "attestationAuthorityNames: [gone]"):                                                  false,
+		object("BuildPolicy", "shop", "b", ""):                                                          true,
+		object("ImageRevocation", "", "r", "digests: [sha256:abc]"):                                     false,
+		gap("p", "attestationAuthorityNames: [gone]"):                                                   false,
 	} {
 		findings := compiled(t, text).Findings()
 		if len(findings) != 1 || findings[0].Warning != want {
