@@ -80,7 +80,7 @@ $(TOOLS)/pause $(TOOLS)/runtime: $(TOOLS)/%: integration/harness/%/main.go
 
 # exec, so that Ctrl-C reaches the demo and make waits for it to clean up.
 .PHONY: demo
-demo: build $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc ## a node that refuses, on a real containerd: a story of a minute (root)
+demo: build $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc ## a node that refuses, on a real containerd: a short story (root)
 	@$(GO) build -trimpath -o $(BIN)/demo ./integration/demo
 	@exec $(BIN)/demo
 

@@ -86,7 +86,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.policies(ctx, attested); err != nil {
 		return err
 	}
-	say("Namespace shop requires that authority release has attested an image. It has attested %s@%s...", attested.Repository, attested.Digest[:15])
+	say("Namespace shop requires that authority release has attested an image. It has attested %s@%s...", attested.Repository, attested.Digest[:14])
 	if err := s.node.Start(ctx); err != nil {
 		return err
 	}
@@ -118,12 +118,17 @@ func (s *story) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	say("The audit log of the node holds %d decisions. Nothing that nobody attested was created.", len(records))
+	if len(s.wrong) == 0 {
+		say("Nothing that nobody attested was created. The audit log of the node holds %d decisions: one a try of a container that it was asked about, and one about the pod's own pause image.", len(records))
+	}
 	return nil
 }
 
 // create tries a container as the kubelet does: what is not known yet is tried again.
 func (s *story) create(ctx context.Context, what, image, pull string, want bool) {
+	if ctx.Err() != nil {
+		return
+	}
 	s.step++
 	fmt.Printf("\n%d. %s\n   %s\n", s.step, what, short(image))
 	id, err := "", error(nil)
@@ -139,20 +144,29 @@ func (s *story) create(ctx context.Context, what, image, pull string, want bool)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	if err == nil {
+	refused := err != nil && strings.Contains(err.Error(), byNRI)
+	switch {
+	case ctx.Err() != nil:
+		fmt.Println("   interrupted")
+	case err == nil:
 		fmt.Printf("   CREATED  %s\n", id[:12])
-	} else {
+	case refused:
 		fmt.Printf("   REFUSED  %s\n", wrap(short(reason(err))))
+	default:
+		fmt.Printf("   FAILED   %s\n", wrap(short(err.Error())))
 	}
-	if (err == nil) != want {
+	if (want && err != nil) || (!want && !refused) {
 		s.wrong = append(s.wrong, what)
 	}
 }
 
+// byNRI is in the error of every create that the gate, or its absence, refused.
+const byNRI = "failed to get NRI adjustment"
+
 // reason is the part of the error that the kubelet shows after its own words.
 func reason(err error) string {
 	text := err.Error()
-	if i := strings.Index(text, "failed to get NRI adjustment"); i >= 0 {
+	if i := strings.Index(text, byNRI); i >= 0 {
 		return text[i:]
 	}
 	return text
