@@ -84,7 +84,12 @@ func (j *judgement) decide() ImageDecision {
 		}
 		return d
 	}
+	j.judge(&d)
+	return d
+}
 
+// judge has the layers decide, or the default action where none is in force.
+func (j *judgement) judge(d *ImageDecision) {
 	inForce, size := false, 0
 	judged := make([]judgedLayer, 0, len(j.layers))
 	for i := range j.layers {
@@ -109,7 +114,6 @@ func (j *judgement) decide() ImageDecision {
 	default:
 		d.Result, d.Reason = best.result, best.reason
 	}
-	return d
 }
 
 // judgedLayer is a layer and those of its policies that the image is neither out of nor exempt from.

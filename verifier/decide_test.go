@@ -138,6 +138,47 @@ func TestTimesAreJudgedAtTheMoment(t *testing.T) {
 	}
 }
 
+// TestAllSignedTimesMustLieWithinTheTimeOfAKeyThatExpired: those of the payload and of an
+// OpenPGP signature, and the key's own end as well as the one that the authority gives it.
+func TestAllSignedTimesMustLieWithinTheTimeOfAKeyThatExpired(t *testing.T) {
+	s := newSigner(1)
+	day := func(n int) time.Time { return noon.AddDate(0, 0, n) }
+	until := fmt.Sprintf("validFrom: %q, validUntil: %q, keyType", day(-30).Format(time.RFC3339), day(-10).Format(time.RFC3339))
+	bounded, open := strings.Replace(authority(t, "release", s), "keyType", until, 1), authority(t, "release", s)
+	tests := []struct {
+		name                string
+		authority           string
+		timestamp, signedAt time.Time
+		keyUntil            time.Time
+		want                verifier.Reason
+	}{
+		{"both within", bounded, day(-20), day(-15), time.Time{}, verifier.Attested},
+		{"the payload's alone within", bounded, day(-20), time.Time{}, time.Time{}, verifier.Attested},
+		{"the signature's alone within", bounded, time.Time{}, day(-20), time.Time{}, verifier.Attested},
+		{"the signature's behind", bounded, day(-20), day(-5), time.Time{}, verifier.KeyExpired},
+		{"the signature's before", bounded, day(-20), day(-40), time.Time{}, verifier.KeyExpired},
+		{"the payload's behind", bounded, day(-5), day(-20), time.Time{}, verifier.KeyExpired},
+		{"neither", bounded, time.Time{}, time.Time{}, time.Time{}, verifier.KeyExpired},
+		{"within the key's own time", open, day(-20), day(-20), day(-10), verifier.Attested},
+		{"behind the key's own end", open, day(-5), day(-20), day(-10), verifier.KeyExpired},
+		{"before the authority's end and behind the key's", bounded, day(-15), day(-15), day(-18), verifier.KeyExpired},
+		{"while the key is valid", open, day(-5), day(-5), day(1), verifier.Attested},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			snap := policy.Compile(set(t, crds.Folder, tt.authority, gap("shop", "attestationAuthorityNames: [release]")))
+			at := s.attest(t, cart(1))
+			memory := holds(cart(1), at)
+			env := &at.Envelopes[0]
+			memory.Remember(snap.Authorities(env.KeyID)[0].Keys(env.KeyID)[0].Key, env, attestation.Outcome{Statement: attestation.Statement{
+				Identity: cart(1), Timestamp: tt.timestamp, SignedAt: tt.signedAt, KeyUntil: tt.keyUntil}})
+			if dec := decider().Decide(asks(cart(1)), snap, memory); dec.Reason != tt.want {
+				t.Errorf("got %s, want %s: %s", dec.Reason, tt.want, dec.Message())
+			}
+		})
+	}
+}
+
 func TestCandidatesAreLookedAtUpToTheirLimit(t *testing.T) {
 	s := newSigner(1)
 	twin := func(n int) verifier.Candidate {

@@ -322,3 +322,19 @@ func TestANamespaceNobodyNamesHasTheLayersOfAll(t *testing.T) {
 		}
 	}
 }
+
+func TestASelectorThatMayBeReadOtherwiseSelectsEveryNamespace(t *testing.T) {
+	for name, selector := range map[string]string{
+		"written twice":         `"namespaceSelector":{"matchLabels":{"tier":"test"}},"namespaceSelector":{"matchLabels":{"tier":"stage"}}`,
+		"a label written twice": `"namespaceSelector":{"matchLabels":{"tier":"prod","tier":"test"}}`,
+		"a value that is none":  `"namespaceSelector":{"matchLabels":{"tier":"test","zone":1}}`,
+		"beside a wrong type":   `"namespaceSelector":{"matchLabels":{"tier":"test"}},"require":{},"namespaceSelector":{"matchLabels":{"tier":"stage"}}`,
+		"a list":                `"namespaceSelector":["tier"]`,
+	} {
+		s := compiled(t, `{"apiVersion":"horkos.dev/v1alpha1","kind":"ClusterAttestationPolicy","metadata":{"name":"c"},"spec":{`+selector+"}}\n",
+			"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {tier: prod}}\n")
+		if layers := s.Layers("shop"); len(layers) != 1 || layers[0].Policies[0].Malformed == "" {
+			t.Errorf("%s: layers %+v", name, layers)
+		}
+	}
+}
