@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/state"
 )
 
 // acceptName is the file of the state folder by which an operator gives up the set that
@@ -59,7 +60,7 @@ func AcceptEmpty(stateDir, hash string) error {
 	if err := checkState(stateDir, true); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
-	if err := replaceSynced(stateDir, acceptName, []byte(hash+"\n")); err != nil {
+	if err := state.Replace(stateDir, acceptName, []byte(hash+"\n")); err != nil {
 		return fmt.Errorf("accept the empty policy folder: %w", err)
 	}
 	return nil

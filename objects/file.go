@@ -2,11 +2,13 @@ package objects
 
 import (
 	"errors"
-	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/horkos/horkos/state"
 )
 
 // stamp tells one state of a file from another. The zero stamp is no file.
@@ -29,41 +31,21 @@ func stampOf(info os.FileInfo) stamp {
 	return s
 }
 
-var (
-	// errNotOwned is in the chain of an error about a file that others than root may have written.
-	errNotOwned = errors.New("must belong to root and be writable by nobody else")
-	// errMoving is the error of reading a file that somebody is writing.
-	errMoving = errors.New("is being written")
-)
+// errMoving is the error of reading a file that somebody is writing.
+var errMoving = errors.New("is being written")
+
+// errNotOwned is in the chain of an error about a file that others than root may have written.
+var errNotOwned = state.ErrNotOwned
 
 // checkOwner holds an opened file or folder to what the daemon can believe.
-func checkOwner(info os.FileInfo) error {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
-		return errNotOwned
-	}
-	return nil
-}
+func checkOwner(info os.FileInfo) error { return state.CheckOwner(info) }
 
-// openRegular opens a regular file, and never waits for the other end of a pipe or for a device.
+// openRegular opens a regular file, one of root's alone where owned asks for that.
 func openRegular(path string, owned bool) (*os.File, os.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
+	if owned {
+		return state.OpenOwned(path)
 	}
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = errors.New("not a regular file")
-	case owned:
-		err = checkOwner(info)
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return f, info, nil
+	return state.Open(path)
 }
 
 // readFile reads a regular file of at most limit bytes, and the stamp it had before and
@@ -71,7 +53,7 @@ func openRegular(path string, owned bool) (*os.File, os.FileInfo, error) {
 func readFile(path string, limit int, owned bool) ([]byte, stamp, error) {
 	f, before, err := openRegular(path, owned)
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, stamp{}, withoutPath(err)
 	}
 	defer f.Close()
 	data, err := readAtMost(f, limit)
@@ -88,13 +70,12 @@ func readFile(path string, limit int, owned bool) ([]byte, stamp, error) {
 	return data, stampOf(before), nil
 }
 
-func readAtMost(r io.Reader, limit int) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
-	if err != nil {
-		return nil, err
+// withoutPath is the reason alone: a fault of a file names it already.
+func withoutPath(err error) error {
+	if named := (*fs.PathError)(nil); errors.As(err, &named) {
+		return named.Err
 	}
-	if len(data) > limit {
-		return nil, fmt.Errorf("more than %d bytes", limit)
-	}
-	return data, nil
+	return err
 }
+
+func readAtMost(r io.Reader, limit int) ([]byte, error) { return state.ReadAtMost(r, limit) }

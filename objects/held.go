@@ -88,7 +88,7 @@ func (h held) certain() []crds.Object {
 
 // set is what is in force as others see it. path makes the path of a file of its name.
 func (h held) set(path func(name string) string) crds.Set {
-	set := crds.Set{Origin: crds.Folder, Objects: markDuplicates(h.objects(false))}
+	set := crds.Set{Origin: crds.Folder, Objects: h.objects(false)}
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		f := h[name]
 		if f.fault == "" {
@@ -126,35 +126,4 @@ func governed(objects []crds.Object) []string {
 	}
 	slices.Sort(namespaces)
 	return slices.Compact(namespaces)
-}
-
-// markDuplicates makes objects malformed that share kind, namespace and name, since
-// nobody can tell which one is meant. ImageAttestations may be many: their users merge them.
-func markDuplicates(objects []crds.Object) []crds.Object {
-	type key struct{ group, kind, namespace, name string }
-	keyOf := func(o *crds.Object) key {
-		group, _, _ := strings.Cut(o.APIVersion, "/")
-		return key{group, o.Kind, o.Namespace, o.Name}
-	}
-	places := make(map[key][]int)
-	for i := range objects {
-		if objects[i].Kind != horkos.KindImageAttestation {
-			k := keyOf(&objects[i])
-			places[k] = append(places[k], i)
-		}
-	}
-	for _, same := range places {
-		if len(same) < 2 {
-			continue
-		}
-		for n, i := range same {
-			other := same[0]
-			if n == 0 {
-				other = same[1]
-			}
-			o := &objects[i]
-			o.Problems = append(slices.Clone(o.Problems), crds.Problem{Message: "also in " + objects[other].Source})
-		}
-	}
-	return objects
 }

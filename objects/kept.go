@@ -2,31 +2,24 @@ package objects
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/state"
 )
 
 // keptName is the file of the state folder that keeps the last good content of the policy
-// folder: a line of JSON, keptHeader, and the body it describes.
+// folder, sealed. Its seal has the version: where nobody can read it, it says so by being
+// there, and is never moved aside to become a folder of which nothing was kept.
 const keptName = "policy-folder.json"
 
 const keptVersion = 1
-
-type keptHeader struct {
-	Version int    `json:"version"`
-	Bytes   int    `json:"bytes"`
-	SHA256  string `json:"sha256"` // of the body
-}
 
 type keptBody struct {
 	// Absent: the folder held no policy any more when this was written.
@@ -50,20 +43,7 @@ func writeKept(dir string, h held, absent bool) error {
 	if err != nil {
 		return err
 	}
-	return replaceSynced(dir, keptName, text)
-}
-
-// replaceSynced writes a file of the state folder, with mode 0600, and returns when it is on disk.
-func replaceSynced(dir, name string, text []byte) error {
-	// One process writes a name: a fixed one leaves at most one file behind.
-	temporary := filepath.Join(dir, name+".new")
-	if err := writeSynced(temporary, text); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncFolder(dir)
+	return state.Replace(dir, keptName, text)
 }
 
 func encodeKept(h held, absent bool) ([]byte, error) {
@@ -81,38 +61,11 @@ func encodeKept(h held, absent bool) ([]byte, error) {
 	if err := enc.Encode(body); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(text.Bytes())
-	header, err := json.Marshal(keptHeader{keptVersion, text.Len(), hex.EncodeToString(sum[:])})
-	if err != nil {
-		return nil, err
+	sealed := state.Seal(keptVersion, text.Bytes())
+	if len(sealed) > maxKeptBytes {
+		return nil, fmt.Errorf("%d bytes are more than may be kept", len(sealed))
 	}
-	if n := len(header) + 1 + text.Len(); n > maxKeptBytes {
-		return nil, fmt.Errorf("%d bytes are more than may be kept", n)
-	}
-	return append(append(header, '\n'), text.Bytes()...), nil
-}
-
-func writeSynced(path string, text []byte) (err error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(text); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return sealed, nil
 }
 
 // readKept reads the kept copy; os.ErrNotExist is in the chain of the error when there is none.
@@ -130,20 +83,12 @@ func readKept(dir string, owned bool) (h held, absent bool, err error) {
 }
 
 func decodeKept(text []byte) (h held, absent bool, err error) {
-	first, rest, _ := bytes.Cut(text, []byte("\n"))
-	var header keptHeader
-	if err := strictly(first, &header); err != nil {
-		return nil, false, fmt.Errorf("header: %w", err)
-	}
-	sum := sha256.Sum256(rest)
-	switch {
-	case header.Version != keptVersion:
-		return nil, false, fmt.Errorf("version %d, want %d", header.Version, keptVersion)
-	case header.Bytes != len(rest) || header.SHA256 != hex.EncodeToString(sum[:]):
-		return nil, false, errors.New("its checksum is wrong")
+	sealed, err := state.Unseal(text, keptVersion)
+	if err != nil {
+		return nil, false, err
 	}
 	var body keptBody
-	if err := strictly(rest, &body); err != nil {
+	if err := strictly(sealed, &body); err != nil {
 		return nil, false, err
 	}
 	h = make(held, len(body.Files))

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -61,16 +59,8 @@ func acceptEmpty(cmd *cobra.Command, state string, yes bool) error {
 	}
 	describe(cmd.OutOrStdout(), kept)
 	if !yes {
-		if !interactive(cmd.InOrStdin()) {
-			return errors.New("nobody can be asked here: to give them up, add --yes")
-		}
-		fmt.Fprint(cmd.ErrOrStderr(), "Give them up on this node? Type yes: ")
-		answer, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 100)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err := agreed(cmd, "Give them up on this node?", "they stay in force"); err != nil {
 			return err
-		}
-		if strings.TrimSpace(answer) != "yes" {
-			return errors.New("they stay in force")
 		}
 	}
 	if err := objects.AcceptEmpty(state, kept.Hash); err != nil {
@@ -91,14 +81,4 @@ func describe(w io.Writer, kept objects.KeptInfo) {
 	if !kept.Absent {
 		fmt.Fprintln(w, "The folder held policies when they were kept: giving them up counts only if it holds none when the daemon looks.")
 	}
-}
-
-// interactive tells whether there may be somebody at a terminal.
-func interactive(r io.Reader) bool {
-	f, ok := r.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

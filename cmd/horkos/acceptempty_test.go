@@ -44,6 +44,15 @@ func TestGivingUpPoliciesNamesThemAndWantsAYes(t *testing.T) {
 		t.Error("given up without a yes")
 	}
 
+	got = typed(t, "no\n", "policy", "accept-empty", "--state-dir", state)
+	if _, err := os.Stat(accepted); err == nil || got.code != exitUndecided || !strings.Contains(got.errors, "they stay in force") {
+		t.Errorf("given up after a no: %+v", got)
+	}
+	got = typed(t, "yes\n", "policy", "accept-empty", "--state-dir", state)
+	if err := os.Remove(accepted); err != nil || got.code != 0 || !strings.Contains(got.out, "Given up") {
+		t.Errorf("not given up after a yes: %v, %+v", err, got)
+	}
+
 	got = program("policy", "accept-empty", "--state-dir", state, "--yes")
 	if got.code != 0 || !strings.Contains(got.out, "Given up") {
 		t.Errorf("%+v", got)

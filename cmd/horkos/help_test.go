@@ -80,7 +80,7 @@ func TestTheShellCompletesWords(t *testing.T) {
 		"policy check -o ":                 {"table", "json"},
 		"policy check --default-action=":   {"allow", "deny"},
 		"policy test --output ":            {"table", "json"},
-		"policy ":                          {"accept-empty", "check", "test"},
+		"policy ":                          {"accept-empty", "accept-time", "check", "test"},
 		"completion ":                      {"bash", "zsh", "fish"},
 		"attest --p":                       {"--passphrase-file", "--pgp-key", "--pkix-alg", "--pkix-key"},
 		"verify nothing-is-a-file-here -n": {"-n"},

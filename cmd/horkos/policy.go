@@ -6,7 +6,7 @@ func policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "policy",
 		GroupID: groupDecide,
-		Short:   "Check and test policies before they are in force, and give up a set on a node",
+		Short:   "Check and test policies, and let go of a set of them or of a time on a node",
 		Example: `  # every problem of the policies, with file and line
   horkos policy check policies/
 
@@ -15,6 +15,6 @@ func policyCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(policyCheckCommand(), policyTestCommand(), acceptEmptyCommand())
+	cmd.AddCommand(policyCheckCommand(), policyTestCommand(), acceptEmptyCommand(), acceptTimeCommand())
 	return cmd
 }
