@@ -2,33 +2,72 @@ package audit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/horkos/horkos/verifier"
-	"github.com/horkos/horkos/verifier/image"
 )
 
-// Limits of a record. A longer line loses its checks and keeps everything else; of the
-// digests, which whoever pulls twins of an image adds to, the first are kept.
+// Bounds of a log where none are given: 256 MiB together.
 const (
-	maxLine    = 256 << 10
-	maxDigests = 64
+	DefaultMaxBytes = 32 << 20
+	DefaultMaxFiles = 7
 )
 
-// Log appends records to a file. It is safe for concurrent use.
+// Options are how a log is kept.
+type Options struct {
+	Path     string // the current file; older ones are beside it, as PATH.<number of their first record>
+	Node     string // written in the records that the log makes of itself
+	MaxBytes int64  // of one file; DefaultMaxBytes where it is 0
+	MaxFiles int    // how many older files are kept; DefaultMaxFiles where it is 0
+
+	// OnHead is told the number and the hash of the last record after each, under the log's
+	// lock: it must be quick and not call the log. May be nil.
+	OnHead func(seq uint64, hash string)
+	Log    *slog.Logger     // may be nil
+	Now    func() time.Time // time.Now where it is nil
+}
+
+// head is the end of the chain: its last record.
+type head struct {
+	seq  uint64
+	hash string
+}
+
+// Log appends records to files. It is safe for concurrent use.
 type Log struct {
-	mu    sync.Mutex
-	file  file
-	seq   uint64
-	dirty bool
-	torn  bool // the file ends inside a line
+	o          Options
+	create     func(path string) (file, error)
+	reserve    func(f file, size int64) error
+	unreserved sync.Once // says once that no space is reserved
+
+	mu      sync.Mutex
+	file    file // the current file; nil between two
+	regular bool // it is a file on a disk: it is rotated, and goes on over a restart
+	size    int64
+	first   uint64 // number of its first record; 0 while it has none
+	base    head   // the head when it was begun
+	head    head
+	told    head // as last written to the journal
+	older   []uint64
+	retired []file // older files that are not on the disk yet
+	notes   []string
+	torn    bool // the file ends inside a line
+	dirty   bool // something is not on the disk yet
+	moved   bool // neither is the folder
+	fresh   bool // the current file was begun because of a failed sync, and none succeeded since
+	closed  bool
+
+	failed   error // of the last write
+	unsynced error // of the last sync
+
+	refused, allowed tally
+	unwritten        map[summary]int
+	flushed          time.Time
 }
 
 // file is what a Log needs of an *os.File.
@@ -40,52 +79,116 @@ type file interface {
 	Close() error
 }
 
-// Open opens the file for appending, and creates it readable by its owner alone. Records
-// are numbered on from the last one in it. A last line without an end, which a machine
-// that stopped may leave, is cut, and said in a record of gate audit of the named node.
-func Open(path, node string) (*Log, error) {
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the audit log: %w", err)
+// Open opens a log and goes on with its chain. It creates files readable by their owner
+// alone. A last line without an end, which a machine that stopped may leave, is cut; a chain
+// that cannot be gone on with is followed by a new one. Either is said in a record of gate
+// audit. A device or a pipe is neither rotated nor read.
+func Open(o Options) (*Log, error) {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = DefaultMaxBytes
 	}
-	l := &Log{file: f}
-	cut, seq, err := resume(f)
-	l.seq = seq
-	if err == nil && cut > 0 {
-		err = l.Append(&Record{
-			Time: time.Now().UTC(), Node: node, Gate: "audit", Result: verifier.Unavailable, Reason: verifier.AuditFailed,
-			Message: fmt.Sprintf("the last record was torn: %d bytes of it are cut", cut),
-		})
+	if o.MaxFiles == 0 {
+		o.MaxFiles = DefaultMaxFiles
 	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open the audit log %s: %w", path, err)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	now, total := o.Now(), o.MaxBytes*int64(o.MaxFiles+1)
+	l := &Log{
+		o: o, create: createFile, reserve: reserveSpace, head: head{hash: noPrev}, flushed: now,
+		refused: tally{newBucket(total/4, now), make(map[tallyKey]*repeats)}, allowed: tally{newBucket(total/2, now), make(map[tallyKey]*repeats)},
+		unwritten: make(map[summary]int),
+	}
+	if err := l.resume(); err != nil {
+		if l.file != nil {
+			l.file.Close()
+		}
+		return nil, fmt.Errorf("open the audit log %s: %w", o.Path, err)
+	}
+	l.prune()
+	// A log that cannot be written now may be later: until then nothing is allowed.
+	if err := l.locked(l.writeNotes); err != nil {
+		o.Log.Error("the audit log cannot be written", "error", err)
+	}
+	l.publish()
 	return l, nil
 }
 
-// Append writes one record with one write(2). When it returns without an error the
-// record is with the kernel; Run brings it to the disk.
+// Append takes one record before the answer is given. When it returns without an error the
+// record is with the kernel, by one write(2), or is counted and will be within a minute; Run
+// brings it to the disk.
 func (l *Log) Append(r *Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r.V, r.Seq = Version, l.seq+1
-	line, err := encode(r)
+	err := l.locked(func() error {
+		defer l.publish()
+		return l.take(r)
+	})
 	if err != nil {
 		return fmt.Errorf("write an audit record: %w", err)
 	}
+	return nil
+}
+
+// usable says why nothing can be written.
+func (l *Log) usable() error {
+	if l.closed {
+		return errors.New("the log is closed")
+	}
+	return l.unsynced
+}
+
+// note makes a record of the log about itself.
+func (l *Log) note(message string) *Record {
+	return &Record{Time: l.o.Now().UTC(), Node: l.o.Node, Gate: "audit", Result: verifier.Unavailable, Reason: verifier.AuditFailed, Message: message}
+}
+
+// write writes a record, after what the log has to say itself, and gives the length of its line.
+func (l *Log) write(r *Record) (int, error) {
+	if err := l.writeNotes(); err != nil {
+		return 0, err
+	}
+	return l.put(r)
+}
+
+func (l *Log) writeNotes() error {
+	for len(l.notes) > 0 {
+		if _, err := l.put(l.note(l.notes[0])); err != nil {
+			return err
+		}
+		l.notes = l.notes[1:]
+	}
+	return nil
+}
+
+// put chains a record and writes its line.
+func (l *Log) put(r *Record) (n int, err error) {
+	defer func() { l.failed = err }()
+	r.V, r.Seq, r.Prev = Version, l.head.seq+1, l.head.hash
+	line, err := encode(r)
+	if err != nil {
+		return 0, err
+	}
+	if err := l.room(len(line) + 1); err != nil {
+		return 0, err
+	}
+	hash := hashOf(line)
+	line = append(line, '\n')
 	if l.torn {
 		line = append([]byte{'\n'}, line...)
 	}
-	n, err := l.file.Write(line)
-	if err != nil {
+	if n, err := l.file.Write(line); err != nil {
 		if n > 0 {
 			l.torn = l.cut(n) != nil || l.torn
 		}
-		return fmt.Errorf("write an audit record: %w", err)
+		return 0, err
 	}
-	l.seq, l.dirty, l.torn = r.Seq, true, false
-	return nil
+	if l.first == 0 {
+		l.first = r.Seq
+	}
+	l.head, l.size, l.dirty, l.torn = head{r.Seq, hash}, l.size+int64(len(line)), true, false
+	return len(line), nil
 }
 
 // cut takes back the n bytes that were written of a record.
@@ -97,54 +200,91 @@ func (l *Log) cut(n int) error {
 	return l.file.Truncate(info.Size() - int64(n))
 }
 
-// encode writes a record as its line. Lists are never null.
-func encode(r *Record) ([]byte, error) {
-	whole := *r
-	if whole.Digests == nil {
-		whole.Digests = []image.Digest{}
-	}
-	whole.Digests = whole.Digests[:min(len(whole.Digests), maxDigests)]
-	if whole.Candidates == nil {
-		whole.Candidates = []string{}
-	}
-	if whole.Checks == nil {
-		whole.Checks = []verifier.Check{}
-	}
-	line, err := json.Marshal(&whole)
-	if err == nil && len(line) > maxLine {
-		whole.Checks = []verifier.Check{}
-		line, err = json.Marshal(&whole)
-	}
-	return append(line, '\n'), err
+// Head is the number and the hash of the last record.
+func (l *Log) Head() (seq uint64, hash string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head.seq, l.head.hash
 }
 
-// Run brings what was appended to the disk once a second, until the context ends, and closes the file.
+// Problem says why the log does not take records, or did not take the last; empty when all is well.
+func (l *Log) Problem() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, err := range []error{l.unsynced, l.failed} {
+		if err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+func (l *Log) publish() {
+	if l.o.OnHead != nil {
+		l.o.OnHead(l.head.seq, l.head.hash)
+	}
+}
+
+// announce writes the head to the journal, where whoever may write the log cannot change it.
+func (l *Log) announce() {
+	if l.head != l.told {
+		l.o.Log.Info("audit head", "seq", l.head.seq, "hash", l.head.hash)
+		l.told = l.head
+	}
+}
+
+// Run brings what was appended to the disk once a second, and what was counted to the log
+// once a minute. It ends with the context, after which the log is closed.
 func (l *Log) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if err := l.sync(); err != nil {
-				return err
-			}
+			l.tick()
 		case <-ctx.Done():
-			return errors.Join(l.sync(), l.file.Close())
+			return l.Close()
 		}
 	}
 }
 
-func (l *Log) sync() error {
+// tick does what is due.
+func (l *Log) tick() {
+	l.watch()
+	if now := l.o.Now(); now.Sub(l.flushed) >= time.Minute || now.Before(l.flushed) {
+		l.flushed = now
+		if err := l.flush(); err != nil {
+			l.o.Log.Error("what was counted could not be written to the audit log", "error", err)
+		}
+		l.mu.Lock()
+		l.publish()
+		l.announce()
+		l.mu.Unlock()
+	}
+	l.sync()
+}
+
+// Close writes what was counted, brings all to the disk and closes the log: it takes no
+// record any more. It must not be called while Run runs, which calls it.
+func (l *Log) Close() error {
 	l.mu.Lock()
-	dirty := l.dirty
-	l.dirty = false
+	closed := l.closed
 	l.mu.Unlock()
-	if !dirty {
+	if closed {
 		return nil
 	}
-	// A device or a pipe has nothing to bring to a disk.
-	if err := l.file.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return fmt.Errorf("sync the audit log: %w", err)
+	err := l.flush()
+	l.mu.Lock()
+	l.closed = true
+	l.publish()
+	l.announce()
+	l.mu.Unlock()
+	err = errors.Join(err, l.sync())
+	if l.file != nil {
+		err = errors.Join(err, l.file.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("close the audit log: %w", err)
 	}
 	return nil
 }

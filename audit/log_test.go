@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,22 +19,77 @@ import (
 	"github.com/horkos/horkos/verifier/image"
 )
 
-// contractKeys are the keys of a record, in their order; prev comes with the chain.
+// contractKeys are the keys of a record, in their order.
 var contractKeys = strings.Fields("v seq time node gate result reason enforcement admitted namespace pod uid container static image " +
-	"digests candidates revision evidenceAgeSeconds checks message durationMicros repeated")
+	"digests candidates revision evidenceAgeSeconds checks message durationMicros repeated prev")
 
-func open(t *testing.T, path string) *Log {
+var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+// clock is the time of a test.
+type clock struct{ now time.Time }
+
+func (c *clock) Now() time.Time           { return c.now }
+func (c *clock) pass(d time.Duration)     { c.now = c.now.Add(d) }
+func options(path string) Options         { return Options{Path: path, Node: "n1", Now: (&clock{noon}).Now} }
+func open(t *testing.T, path string) *Log { t.Helper(); return openWith(t, options(path)) }
+
+func openWith(t *testing.T, o Options) *Log {
 	t.Helper()
-	l, err := Open(path, "n1")
+	l, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.file.Close() })
+	t.Cleanup(func() { l.Close() })
 	return l
 }
 
+// appended are so many records that differ, in the log.
+func appended(t *testing.T, l *Log, n int) {
+	t.Helper()
+	for range n {
+		r := record()
+		r.UID = fmt.Sprint("u", l.head.seq) // those that are the same may be counted
+		if err := l.Append(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// record is allowed, so that it is written whatever was before.
 func record() *Record {
-	return &Record{Time: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), Gate: "node", Result: verifier.Denied, Reason: verifier.NotAttested}
+	return &Record{Time: noon, Gate: "node", Result: verifier.Allowed, Reason: verifier.Attested, Admitted: true, UID: "u", Image: "registry.example.com/cart:1"}
+}
+
+// refusal is of a pod.
+func refusal(uid string) *Record {
+	return &Record{Time: noon, Gate: "node", Result: verifier.Denied, Reason: verifier.NotAttested, UID: uid, Image: "registry.example.com/miner:1"}
+}
+
+// allOf reads the whole records of a log, and holds them to their chain.
+func allOf(t *testing.T, path string) []Record {
+	t.Helper()
+	files, err := Files(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := Verify(files, "")
+	if err != nil || report.Broken != nil {
+		t.Fatalf("%+v %+v, %v", report, report.Broken, err)
+	}
+	var all []Record
+	for _, f := range files {
+		for _, line := range lines(t, f) {
+			var r Record
+			if line == "" {
+				continue
+			}
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 func lines(t *testing.T, path string) []string {
@@ -72,7 +129,7 @@ func TestARecordHasTheKeysOfTheContractInTheirOrder(t *testing.T) {
 	if !slices.Equal(keys, contractKeys) {
 		t.Errorf("got  %v\nwant %v", keys, contractKeys)
 	}
-	for _, part := range []string{`{"v":1,"seq":1,"time":"2026-11-21T12:00:00Z"`, `"result":"denied","reason":"NotAttested"`, `"digests":[]`, `"checks":[]`} {
+	for _, part := range []string{`{"v":1,"seq":1,"time":"2026-11-21T12:00:00Z"`, `"result":"allowed","reason":"Attested"`, `"digests":[]`, `"checks":[]`, `"prev":"` + noPrev + `"}`} {
 		if !strings.Contains(line, part) {
 			t.Errorf("%s is not in %s", part, line)
 		}
@@ -103,21 +160,28 @@ func TestTheFileIsItsOwnersAlone(t *testing.T) {
 }
 
 func TestALogGoesOnWhereItEnded(t *testing.T) {
-	whole := `{"v":1,"seq":41}` + "\n"
+	whole := `{"v":1,"seq":41,"prev":"` + noPrev + `"}` + "\n"
+	long := `{"v":1,"seq":42,"x":"` + strings.Repeat("x", maxLine-200) + `","prev":"` + hashOf([]byte(whole[:len(whole)-1])) + `"}` + "\n"
+	unchained := `{"v":1,"seq":41}` + "\n"
 	tests := []struct {
 		name, before string
-		kept         string // of what was there
+		kept         string // of what was there, in whatever file
 		next         uint64
 		said         string
-		err          string
+		broken       bool
 	}{
-		{"a new one", "", "", 1, "", ""},
-		{"after a whole record", whole, whole, 42, "", ""},
-		{"after a torn record", whole + `{"v":1,"se`, whole, 43, "10 bytes of it are cut", ""},
-		{"after nothing but a torn record", `{"v":1,"se`, "", 2, "10 bytes of it are cut", ""},
-		{"after a line that is no record", whole + "nonsense\n", whole + "nonsense\n", 42, "", ""},
-		{"after a long whole record", whole + `{"seq":42,"x":"` + strings.Repeat("x", maxTail-20) + "\"}\n", whole + `{"seq":42,"x":"` + strings.Repeat("x", maxTail-20) + "\"}\n", 43, "", ""},
-		{"not in a file that is no log", strings.Repeat("x", maxTail+1), "", 0, "", "not an audit log"},
+		{name: "a new one", next: 1},
+		{name: "after a whole record", before: whole, kept: whole, next: 42},
+		{name: "after a torn record", before: whole + `{"v":1,"se`, kept: whole, next: 43, said: "10 bytes of it are cut"},
+		{name: "after zeros that a power failure left", before: whole + strings.Repeat("\x00", 2*maxTail), kept: whole, next: 43, said: "2097152 bytes of it are cut"},
+		{name: "after nothing but a torn record", before: `{"v":1,"se`, next: 2, said: "10 bytes of it are cut"},
+		{name: "after nothing but zeros", before: strings.Repeat("\x00", 100), next: 2, said: "100 bytes of it are cut"},
+		{name: "after a long record", before: whole + long, kept: whole + long, next: 43},
+		{name: "with a new chain after a line that is no record", before: whole + "nonsense\n", kept: whole + "nonsense\n", next: 43, said: "a new one begins", broken: true},
+		{name: "with a new chain after records that have none", before: unchained, kept: unchained, next: 43, said: "a new one begins", broken: true},
+		{name: "with a new chain after nothing but nonsense", before: "nonsense\n", next: 3, said: "a new one begins"},
+		{name: "with a new chain after an end without lines", before: whole + strings.Repeat("x", maxTail+1), kept: whole, next: 43, said: "a new one begins", broken: true},
+		{name: "with a new chain after a number that is too high", before: whole + `{"v":1,"seq":18446744073709551615,"prev":"` + noPrev + `"}` + "\n", kept: whole, next: 43, said: "a new one begins", broken: true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,17 +189,7 @@ func TestALogGoesOnWhereItEnded(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tt.before), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			l, err := Open(path, "n1")
-			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Fatalf("got %v, want %q", err, tt.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.file.Close()
+			l := open(t, path)
 			r := record()
 			if err := l.Append(r); err != nil {
 				t.Fatal(err)
@@ -143,21 +197,59 @@ func TestALogGoesOnWhereItEnded(t *testing.T) {
 			if r.Seq != tt.next {
 				t.Errorf("number %d, want %d", r.Seq, tt.next)
 			}
-			data, err := os.ReadFile(path)
+			files, err := Files(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			after, found := strings.CutPrefix(string(data), tt.kept)
+			var all string
+			for _, f := range files {
+				data, err := os.ReadFile(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all += string(data)
+			}
+			after, found := strings.CutPrefix(all, tt.kept)
 			if !found {
-				t.Fatal("what was whole was changed")
+				t.Fatalf("what was whole was changed: %.300s", all)
 			}
 			if tt.said != "" && (!strings.Contains(after, tt.said) || !strings.Contains(after, `"gate":"audit"`) || !strings.Contains(after, `"node":"n1"`)) {
-				t.Errorf("%q is not said: %s", tt.said, after)
+				t.Errorf("%q is not said: %.1000s", tt.said, after)
 			}
 			if n := strings.Count(after, "\n"); n != 1 && tt.said == "" {
 				t.Errorf("%d lines were written: %s", n, after)
 			}
+			report, err := Verify(files, "")
+			if err != nil || (report.Broken != nil) != tt.broken {
+				t.Errorf("broken %+v, %v", report.Broken, err)
+			}
+			// Once more: the new chain is one that can be gone on with.
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again := open(t, path)
+			appended(t, again, 1)
+			if again.head.seq != tt.next+1 {
+				t.Errorf("goes on with %d, want %d", again.head.seq, tt.next+1)
+			}
+			if report, err = Verify([]string{path}, again.head.hash); len(files) > 1 && (err != nil || !report.Proven) {
+				t.Errorf("the new chain cannot be proven by itself: %+v %+v, %v", report, report.Broken, err)
+			}
 		})
+	}
+}
+
+func TestAFileThatIsNoLogIsNotTouched(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	text := strings.Repeat("x", maxTail+1)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(options(path)); err == nil || !strings.Contains(err.Error(), "not an audit log") {
+		t.Errorf("got %v", err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != text {
+		t.Errorf("it was changed: %v", err)
 	}
 }
 
@@ -210,19 +302,18 @@ func TestATornWriteFailsAndDoesNotTouchTheOtherRecords(t *testing.T) {
 }
 
 func TestALogThatCannotBeWrittenFails(t *testing.T) {
-	if _, err := Open(filepath.Join(t.TempDir(), "no", "folder"), "n1"); err == nil {
+	if _, err := Open(options(filepath.Join(t.TempDir(), "no", "folder"))); err == nil {
 		t.Error("a log in no folder was opened")
 	}
-	if _, err := Open(t.TempDir(), "n1"); err == nil {
+	if _, err := Open(options(t.TempDir())); err == nil {
 		t.Error("a folder was opened as a log")
 	}
-	full, err := Open("/dev/full", "n1")
-	if err != nil {
-		t.Skipf("no /dev/full here: %v", err)
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip(err)
 	}
-	defer full.file.Close()
-	if err := full.Append(record()); err == nil {
-		t.Error("a record was written to a full device")
+	full := open(t, "/dev/full")
+	if err := full.Append(record()); err == nil || full.Problem() == "" {
+		t.Errorf("a record was written to a full device: %q", full.Problem())
 	}
 }
 
@@ -258,8 +349,8 @@ func TestRunSyncsAndClosesAndNothingIsWrittenAfter(t *testing.T) {
 	if l.dirty {
 		t.Error("not synced")
 	}
-	if err := l.Append(record()); err == nil {
-		t.Error("a record was taken after the log was closed")
+	if err := l.Append(record()); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("a record was taken after the log was closed: %v", err)
 	}
 }
 
@@ -287,37 +378,78 @@ func TestRecordsOfManyAtOnceAreWhole(t *testing.T) {
 
 func TestARecordOfAnImageWithManyTwinsStaysSmall(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	l, err := Open(path, "node")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := open(t, path)
 	for range 2 {
-		r := Record{Digests: slices.Repeat([]image.Digest{image.SHA256([]byte("x"))}, 100_000)}
-		if err := l.Append(&r); err != nil {
+		r := record()
+		r.Digests = slices.Repeat([]image.Digest{image.SHA256([]byte("x"))}, 100_000)
+		if err := l.Append(r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	again, err := Open(path, "node")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again.seq != 2 {
-		t.Errorf("goes on after %d, want after 2", again.seq)
+	if again := open(t, path); again.head.seq != 2 {
+		t.Errorf("goes on after %d, want after 2", again.head.seq)
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() > 20<<10 {
 		t.Errorf("two records take %v bytes (%v)", info.Size(), err)
 	}
 }
 
-func TestALogOnADeviceIsNotAnError(t *testing.T) {
-	l, err := Open(os.DevNull, "node")
-	if err != nil {
-		t.Fatal(err)
+func TestNoRecordIsLongerThanVerifyReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l := open(t, path)
+	hostile := strings.Repeat("\x01", maxLine)
+	for _, r := range []*Record{
+		{Namespace: hostile}, {Pod: hostile}, {UID: hostile}, {Container: hostile}, {Image: hostile}, {Message: hostile},
+		{Candidates: slices.Repeat([]string{strings.Repeat("<", 2000)}, 500)}, {Checks: []verifier.Check{{Detail: hostile}}, Message: hostile},
+	} {
+		r.Result, r.Admitted = verifier.Allowed, true
+		if err := l.Append(r); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := l.Append(&Record{}); err != nil {
-		t.Fatal(err)
+	for _, line := range lines(t, path) {
+		if len(line) > maxLine {
+			t.Errorf("%d bytes", len(line))
+		}
 	}
-	if err := l.sync(); err != nil {
-		t.Error(err)
+	if all := allOf(t, path); len(all) != 8 {
+		t.Errorf("%d records", len(all))
+	}
+}
+
+func TestALogOnADeviceIsNotAnErrorAndNotRotated(t *testing.T) {
+	o := options(os.DevNull)
+	o.MaxBytes = 1000
+	l := openWith(t, o)
+	appended(t, l, 10)
+	if err := l.sync(); err != nil || l.head.seq != 10 || l.regular {
+		t.Errorf("%v, at %d", err, l.head.seq)
+	}
+	if info, err := os.Lstat(os.DevNull); err != nil || info.Mode().IsRegular() {
+		t.Fatal("the device was rotated")
+	}
+}
+
+func TestTheHeadIsToldAndWrittenToTheJournal(t *testing.T) {
+	var journal bytes.Buffer
+	var told head
+	c := &clock{noon}
+	o := Options{Path: filepath.Join(t.TempDir(), "audit.log"), Now: c.Now, Log: slog.New(slog.NewTextHandler(&journal, nil)), OnHead: func(seq uint64, hash string) { told = head{seq, hash} }}
+	l := openWith(t, o)
+	appended(t, l, 3)
+	if seq, hash := l.Head(); seq != 3 || told != (head{seq, hash}) || hash != hashOf([]byte(lines(t, o.Path)[2])) {
+		t.Errorf("head %d %s, told %+v", seq, hash, told)
+	}
+	heads := func() int { return strings.Count(journal.String(), `msg="audit head" seq=`) }
+	for i, want := range []int{0, 1, 1} { // nothing yet, after a minute, nothing new
+		l.tick()
+		if heads() != want {
+			t.Errorf("%d: %d entries, want %d: %s", i, heads(), want, &journal)
+		}
+		c.pass(time.Minute)
+	}
+	appended(t, l, 1)
+	if err := l.Close(); err != nil || heads() != 2 || !strings.Contains(journal.String(), "seq=4 hash="+l.head.hash) {
+		t.Errorf("at the end %v: %s", err, &journal)
 	}
 }

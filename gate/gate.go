@@ -20,6 +20,15 @@ const (
 	Audit   Mode = "audit"   // everything passes, but what would endanger the node itself
 )
 
+// AuditFailure is what an enforcing gate does with an allowed decision that cannot be recorded.
+type AuditFailure string
+
+// What it may do.
+const (
+	DenyAllowed AuditFailure = "deny-allowed" // it is refused; so too with any other value, and with none
+	AllowAnyway AuditFailure = "allow"        // it passes, and is logged and counted as AuditFailed
+)
+
 // Subject is whose images a request is about, for the record.
 type Subject struct {
 	Namespace string
@@ -44,6 +53,8 @@ type Shell struct {
 	Metrics *Metrics
 	Log     *slog.Logger
 	Now     func() time.Time
+
+	AuditFailure AuditFailure
 }
 
 // Verdict is the gate's answer.
@@ -69,20 +80,28 @@ func (s *Shell) Judge(req *verifier.Request, dec verifier.Decision) Verdict {
 }
 
 // Conclude judges a decision, records and counts it, and gives the answer. What cannot
-// be recorded is not allowed.
+// be recorded is not allowed, unless AuditFailure says so. Started is when the request came,
+// by time.Now: the gate's clock may leap.
 func (s *Shell) Conclude(who Subject, req *verifier.Request, dec verifier.Decision, started time.Time) Verdict {
 	v := s.Judge(req, dec)
-	now := s.Now()
-	if err := s.record(who, v, now, now.Sub(started)); err != nil {
-		s.Log.Error("a decision could not be recorded", "namespace", who.Namespace, "pod", who.Pod, "container", who.Container, "error", err)
-		if v.Admit && s.Mode != Audit {
+	now, counted := s.Now(), v.Decision.Reason
+	took := max(time.Since(started), 0)
+	if err := s.record(who, v, now, took); err != nil {
+		s.Log.Error("a decision could not be recorded", "namespace", who.Namespace, "pod", who.Pod, "container", who.Container,
+			"result", v.Decision.Result.String(), "admitted", v.Admit && (s.Mode == Audit || s.AuditFailure == AllowAnyway), "error", err)
+		switch {
+		case !v.Admit || s.Mode == Audit:
+		case s.AuditFailure == AllowAnyway:
+			counted = verifier.AuditFailed
+		default:
 			v = s.Judge(req, verifier.Refuse(req, verifier.Unavailable, verifier.AuditFailed, "the decision could not be recorded"))
 			// Some images may be recorded as admitted already. If there is room for it now, the
 			// log ends with what was answered.
-			_ = s.record(who, v, now, now.Sub(started))
+			_ = s.record(who, v, now, took)
+			counted = v.Decision.Reason
 		}
 	}
-	s.count(v, now.Sub(started))
+	s.count(v, counted, time.Since(started))
 	s.tell(who, v)
 	return v
 }
@@ -94,7 +113,7 @@ func (s *Shell) record(who Subject, v Verdict, now time.Time, took time.Duration
 			Time: now.UTC(), Node: s.Node, Gate: s.Gate, Result: img.Result, Reason: img.Reason, Enforcement: string(s.Mode), Admitted: v.Admit,
 			Namespace: who.Namespace, Pod: who.Pod, UID: who.UID, Container: who.Container, Static: who.Static,
 			Image: written(img.Image.Written), Digests: img.Image.Digests, Revision: v.Decision.Revision,
-			Checks: img.Checks, Message: img.Message(), DurationMicros: took.Microseconds(),
+			EvidenceAgeSeconds: img.EvidenceAge.Seconds(), Checks: img.Checks, Message: img.Message(), DurationMicros: took.Microseconds(),
 		}
 		for _, c := range img.Image.Candidates {
 			r.Candidates = append(r.Candidates, c.Repository)
@@ -117,11 +136,11 @@ func written(name string) string {
 	return name
 }
 
-func (s *Shell) count(v Verdict, took time.Duration) {
+func (s *Shell) count(v Verdict, reason verifier.Reason, took time.Duration) {
 	if s.Metrics == nil {
 		return
 	}
-	s.Metrics.Decisions.WithLabelValues(s.Gate, v.Decision.Result.String(), string(v.Decision.Reason), string(s.Mode)).Inc()
+	s.Metrics.Decisions.WithLabelValues(s.Gate, v.Decision.Result.String(), string(reason), string(s.Mode)).Inc()
 	s.Metrics.Duration.WithLabelValues(s.Gate).Observe(took.Seconds())
 }
 

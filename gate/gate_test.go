@@ -208,7 +208,7 @@ func TestARecordIsWrittenForEachImage(t *testing.T) {
 	req.Images[1].Written = strings.Repeat("x", 5000)
 	dec := verifier.Refuse(req, verifier.Denied, verifier.NotAttested, "")
 	dec.Revision = "0123456789ab"
-	b.shell.Conclude(who, req, dec, noon.Add(-time.Millisecond))
+	b.shell.Conclude(who, req, dec, time.Now().Add(-time.Hour))
 	if len(b.book.records) != 2 {
 		t.Fatalf("%d records", len(b.book.records))
 	}
@@ -219,10 +219,13 @@ func TestARecordIsWrittenForEachImage(t *testing.T) {
 	if second.Reason != verifier.NotAttested || len(second.Image) > 1100 {
 		t.Errorf("of the other: %+v", second)
 	}
+	if hour := time.Hour.Microseconds(); first.DurationMicros < hour || first.DurationMicros > 2*hour {
+		t.Errorf("a request of an hour ago took %d µs", first.DurationMicros)
+	}
 	want := audit.Record{Time: noon, Node: "n1", Gate: "node", Result: verifier.Allowed, Reason: verifier.Floor, Enforcement: "enforce",
 		Namespace: "shop", Pod: "cart-1", UID: "u", Container: "cart", Static: true, Image: req.Images[0].Written,
 		Digests: []image.Digest{digestOf(1)}, Candidates: []string{"registry.example.com/shop/cart"}, Revision: "0123456789ab",
-		Checks: first.Checks, Message: first.Message, DurationMicros: 1000}
+		Checks: first.Checks, Message: first.Message, DurationMicros: first.DurationMicros}
 	if !reflect.DeepEqual(first, want) {
 		t.Errorf("got  %+v\nwant %+v", first, want)
 	}
@@ -266,5 +269,39 @@ func TestOneRefusalIsOneLogEntryAndOneCount(t *testing.T) {
 	want := map[string]float64{"enforce node NotAttested denied": 1, "enforce node Attested allowed": 1}
 	if counted := b.counted(t); !reflect.DeepEqual(counted, want) {
 		t.Errorf("counted %v, want %v", counted, want)
+	}
+}
+
+func TestOnlyWhoSaysSoLetsPassWhatCannotBeRecorded(t *testing.T) {
+	allowed := verifier.Refuse(request(1), verifier.Allowed, verifier.Attested, "")
+	for setting, want := range map[AuditFailure]bool{"": false, DenyAllowed: false, "other": false, AllowAnyway: true} {
+		b := newBench(t, Enforce, "")
+		b.shell.AuditFailure, b.book.failAt = setting, 1
+		if v := b.shell.Conclude(who, request(1), allowed, noon); v.Admit != want {
+			t.Errorf("%q: admitted %v", setting, v.Admit)
+		}
+		counted := "enforce node AuditFailed unavailable"
+		if want {
+			counted = "enforce node AuditFailed allowed"
+		}
+		if got := b.counted(t); got[counted] != 1 || len(got) != 1 {
+			t.Errorf("%q: counted %v", setting, got)
+		}
+		if !strings.Contains(b.log.String(), "level=ERROR") || strings.Contains(b.log.String(), "admitted=true") != want {
+			t.Errorf("%q: log %s", setting, b.log)
+		}
+		if v := b.shell.Conclude(who, request(1), verifier.Refuse(request(1), verifier.Denied, verifier.NotAttested, ""), noon); v.Admit {
+			t.Errorf("%q: a refusal passed", setting)
+		}
+	}
+}
+
+func TestTheAgeOfTheEvidenceIsRecorded(t *testing.T) {
+	b := newBench(t, Enforce, "")
+	dec := verifier.Refuse(request(1), verifier.Allowed, verifier.Attested, "")
+	dec.Images[0].EvidenceAge = 90 * time.Second
+	b.shell.Conclude(who, request(1), dec, noon)
+	if len(b.book.records) != 1 || b.book.records[0].EvidenceAgeSeconds != 90 {
+		t.Errorf("%+v", b.book.records)
 	}
 }

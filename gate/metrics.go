@@ -2,6 +2,7 @@ package gate
 
 import (
 	"runtime/debug"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -14,6 +15,11 @@ type Metrics struct {
 	Connected    prometheus.Gauge
 	Synchronized prometheus.Gauge
 	SyncBytes    prometheus.Gauge
+	AuditHead    prometheus.Gauge
+
+	Lookups         *prometheus.CounterVec
+	Requests        *prometheus.CounterVec
+	RequestDuration *prometheus.HistogramVec
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -38,7 +44,20 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 		SyncBytes: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "horkos_sync_bytes", Help: "Bytes that the runtime would send to synchronise the plugin.",
 		}),
+		AuditHead: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "horkos_audit_head_seq", Help: "Number of the last record of the audit log.",
+		}),
 	}
+	m.Lookups = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "horkos_evidence_lookups_total", Help: "Looks of decisions at what a source is known to hold, by how well it is known.",
+	}, []string{"source", "state"})
+	m.Requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "horkos_source_requests_total", Help: "Questions put to a source, by how it answered.",
+	}, []string{"source", "outcome"})
+	m.RequestDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "horkos_source_request_duration_seconds", Help: "Time from a question to the answer of a source.",
+		Buckets: []float64{5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10, 30, 60},
+	}, []string{"source"})
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "horkos_build_info", Help: "1 for the version that runs.",
 	}, []string{"version", "go"})
@@ -47,7 +66,8 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 		goVersion = info.GoVersion
 	}
 	build.WithLabelValues(version, goVersion).Set(1)
-	r.MustRegister(m.Decisions, m.Duration, m.Revision, m.Connected, m.Synchronized, m.SyncBytes, build)
+	r.MustRegister(m.Decisions, m.Duration, m.Revision, m.Connected, m.Synchronized, m.SyncBytes, m.AuditHead, build,
+		m.Lookups, m.Requests, m.RequestDuration)
 	return m
 }
 
@@ -55,4 +75,10 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 func (m *Metrics) InForce(revision string) {
 	m.Revision.Reset()
 	m.Revision.WithLabelValues(revision).Set(1)
+}
+
+// Fetched tells how a source answered a question, and after how long.
+func (m *Metrics) Fetched(source, outcome string, took time.Duration) {
+	m.Requests.WithLabelValues(source, outcome).Inc()
+	m.RequestDuration.WithLabelValues(source).Observe(took.Seconds())
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,6 +22,8 @@ func TestThePageOfMetricsNamesThemAllAndNoOther(t *testing.T) {
 	m.Decisions.WithLabelValues("node", "denied", "NotAttested", "enforce").Inc()
 	m.Duration.WithLabelValues("node").Observe(1)
 	m.InForce("0123456789ab")
+	m.Lookups.WithLabelValues("folder", "fresh").Inc()
+	m.Fetched("folder", "answered", time.Second)
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -16,9 +16,10 @@ type choice struct {
 	value string
 }
 
-// choose adds a flag of a few words, which the shell completes; the first is the default.
-func choose(cmd *cobra.Command, c *choice, name, short, usage string, words ...string) {
-	c.words, c.value = words, words[0]
+// choose adds a flag of a few words, which the shell completes; value is the default, and
+// none when it is empty.
+func choose(cmd *cobra.Command, c *choice, value, name, short, usage string, words ...string) {
+	c.words, c.value = words, value
 	cmd.Flags().VarP(c, name, short, usage)
 	// It fails only for a flag that is not there.
 	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
@@ -36,12 +37,15 @@ func (c *choice) Set(s string) error {
 
 // outputFlag adds -o.
 func outputFlag(cmd *cobra.Command, c *choice) {
-	choose(cmd, c, "output", "o", "how to print", "table", "json")
+	choose(cmd, c, "table", "output", "o", "how to print", "table", "json")
 }
 
+// defaultAction is what verify and test take for the gates' where nothing is said.
+const defaultAction = "deny"
+
 // actionFlag adds --default-action.
-func actionFlag(cmd *cobra.Command, c *choice) {
-	choose(cmd, c, "default-action", "", "what the gates do with images that no policy speaks of", "allow", "deny")
+func actionFlag(cmd *cobra.Command, c *choice, value string) {
+	choose(cmd, c, value, "default-action", "", "what the gates do with images that no policy speaks of", "allow", "deny")
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -78,7 +78,7 @@ decided or the command was used wrongly.`,
 	)
 	cmd.SetHelpCommandGroupID(groupSelf)
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(verifyCommand(), policyCommand(), attestCommand(), completionCommand(), versionCommand())
+	cmd.AddCommand(verifyCommand(), policyCommand(), auditCommand(), attestCommand(), completionCommand(), versionCommand())
 	return cmd
 }
 
