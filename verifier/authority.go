@@ -6,12 +6,9 @@ import (
 	"github.com/horkos/horkos/verifier/policy"
 )
 
-// inEmergency is the Requirement of checks of emergency authorities.
-const inEmergency = "emergency"
-
 // policy gives the result of one policy: the Require-th best of its authorities.
 func (j *judgement) policy(l *policy.Layer, p *policy.Policy, c Candidate) verdict {
-	base := Check{Layer: l.Name, Policy: p.ID(), Requirement: p.Requirement(), decides: p.Enforcement == policy.Enforce}
+	base := Check{Layer: l.Name, Policy: p.ID(), Requirement: p.Requirement(), Decides: p.Enforcement == policy.Enforce}
 	if p.Malformed != "" {
 		base.Result, base.Reason, base.Detail = Misconfigured, ObjectMalformed, p.Malformed
 		j.checks = append(j.checks, base)
@@ -60,14 +57,14 @@ func (j *judgement) authorities(p *policy.Policy, c Candidate, base *Check) verd
 
 // emergency lets one attestation by an emergency authority satisfy a policy that is not met.
 func (j *judgement) emergency(v verdict, p *policy.Policy, c Candidate, base Check) verdict {
-	base.Requirement = inEmergency
+	base.Requirement = RequirementEmergency
 	for _, a := range p.Emergency {
 		s := j.authority(p, a, c, true)
 		check := s.check(&base)
 		if check.Result == Allowed {
 			check.Reason = Emergency
 		} else if check.Detail == "" {
-			check.decides = false // that nobody declared an emergency is no news
+			check.Decides = false // that nobody declared an emergency is no news
 		}
 		j.checks = append(j.checks, check)
 		if check.Result > v.result {

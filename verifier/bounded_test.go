@@ -2,6 +2,8 @@ package verifier_test
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,19 +28,88 @@ func within(t *testing.T, bound time.Duration, what string, do func()) {
 	}
 }
 
-// TestAMegabyteIsReadCompiledAndDecidedInBoundedTime: every shape that a field of an object can take.
+// maxGrowth is how much longer four times the work may take: what grows with its square
+// takes sixteen times as long.
+const maxGrowth = 10
+
+// grows fails the test if four quarters of some work take much more than four times as long
+// as one. The fastest of three turns counts, so that others on the machine do not; what
+// takes no time at all tells nothing.
+func grows(t *testing.T, what string, do func(quarters int)) {
+	t.Helper()
+	fastest := func(quarters int, enough time.Duration) time.Duration {
+		best := time.Duration(math.MaxInt64)
+		for range 3 {
+			started := time.Now()
+			do(quarters)
+			if best = min(best, time.Since(started)); best <= enough {
+				break
+			}
+		}
+		return best
+	}
+	part := fastest(1, 0)
+	if whole := fastest(4, maxGrowth*part); whole > maxGrowth*part && whole > 50*time.Millisecond {
+		t.Errorf("%s: %s, and of four times as much %s", what, part, whole)
+	}
+}
+
+// TestAMegabyteIsReadCompiledAndDecidedInBoundedTime: every shape that a field of an object
+// can take, and that a quarter of it takes its share of the time.
 func TestAMegabyteIsReadCompiledAndDecidedInBoundedTime(t *testing.T) {
-	release := authority(t, "release", newSigner(1))
+	whole, quarter := megabytes(t, 4), megabytes(t, 1)
+	for i, tt := range whole {
+		t.Run(tt.name, func(t *testing.T) {
+			if n := len(tt.manifest); n < 500_000 || n > 1<<20 {
+				t.Fatalf("%d bytes are not about a megabyte", n)
+			}
+			if n, part := len(tt.manifest), len(quarter[i].manifest); part < n/5 || part > n/3 {
+				t.Fatalf("%d bytes are not a quarter of %d", part, n)
+			}
+			within(t, 30*time.Second, "a megabyte", func() {
+				grows(t, tt.name, func(quarters int) {
+					if quarters == 4 {
+						readCompileDecide(t, tt.manifest)
+					} else {
+						readCompileDecide(t, quarter[i].manifest)
+					}
+				})
+			})
+		})
+	}
+}
+
+func readCompileDecide(t *testing.T, manifest string) {
+	objects, err := crds.Decode([]byte(manifest), "big.yaml")
+	if err != nil {
+		return // refused
+	}
+	release := set(t, crds.Folder, authority(t, "release", newSigner(1)), gap("shop", "attestationAuthorityNames: [release]"))
+	snap := policy.Compile(release, crds.Set{Origin: crds.Cluster, Objects: objects})
+	records, _ := source.Records(objects)
+	memory := evidence.NewMemory()
+	memory.Replace("folder", records)
+	if dec := verify(t, asks(cart(1)), snap, memory); dec.Result == verifier.Allowed && dec.Reason != verifier.Exempt {
+		t.Errorf("allowed: %s", dec.Message())
+	}
+}
+
+// shape is a large manifest.
+type shape struct{ name, manifest string }
+
+// megabytes are manifests of some quarters of a megabyte.
+func megabytes(t *testing.T, quarters int) []shape {
 	fill := func(part string) string {
-		return strings.TrimSuffix(strings.Repeat(part+", ", 650_000/(len(part)+2)), ", ")
+		return strings.TrimSuffix(strings.Repeat(part+", ", quarters*162_500/(len(part)+2)), ", ")
 	}
 	many := func(format string, n int) string {
 		var b strings.Builder
-		for i := range n {
+		for i := range n * quarters / 4 {
 			fmt.Fprintf(&b, format+", ", i)
 		}
 		return strings.TrimSuffix(b.String(), ", ")
 	}
+	long := func(part string, n int) string { return strings.Repeat(part, n*quarters/4) }
 	cluster := func(spec string) string {
 		return "apiVersion: horkos.dev/v1alpha1\nkind: ClusterAttestationPolicy\nmetadata: {name: c}\nspec: {" + spec + "}\n"
 	}
@@ -49,11 +120,11 @@ func TestAMegabyteIsReadCompiledAndDecidedInBoundedTime(t *testing.T) {
 		return "apiVersion: kritis.grafeas.io/v1beta1\nkind: AdmissionAllowlist\nmetadata: {name: l}\nspec: {patterns: [" + patterns + "]}\n"
 	}
 	deep := func(open, end string) string {
-		const depth = 9_900
+		depth := 9_900 * quarters / 4
 		return `{"apiVersion":"kritis.grafeas.io/v1beta1","kind":"GenericAttestationPolicy","metadata":{"name":"p","namespace":"shop"},"spec":{"x":` +
-			strings.Repeat(open, depth) + `"` + strings.Repeat("x", 900_000) + `"` + strings.Repeat(end, depth) + "}}"
+			strings.Repeat(open, depth) + `"` + long("x", 900_000) + `"` + strings.Repeat(end, depth) + "}}"
 	}
-	tests := []struct{ name, manifest string }{
+	return []shape{
 		{"names of authorities", gap("p", "attestationAuthorityNames: ["+fill("release")+"]")},
 		{"different names of authorities", gap("p", "attestationAuthorityNames: ["+many("a%d", 90_000)+"]")},
 		{"fields that are not known", gap("p", many("x%d: 1", 70_000))},
@@ -61,7 +132,7 @@ func TestAMegabyteIsReadCompiledAndDecidedInBoundedTime(t *testing.T) {
 		{"objects in objects", deep(`{"a":`, "}")},
 		{"lists in lists", deep("[", "]")},
 		{"keys", "apiVersion: kritis.grafeas.io/v1beta1\nkind: AttestationAuthority\nmetadata: {name: big, namespace: shop}\nspec: {publicKeys: [" + fill("{keyType: PGP}") + "]}\n"},
-		{"a key", "apiVersion: kritis.grafeas.io/v1beta1\nkind: AttestationAuthority\nmetadata: {name: big, namespace: shop}\nspec: {publicKeyData: " + strings.Repeat("QUFB", 250_000) + "}\n"},
+		{"a key", "apiVersion: kritis.grafeas.io/v1beta1\nkind: AttestationAuthority\nmetadata: {name: big, namespace: shop}\nspec: {publicKeyData: " + long("QUFB", 250_000) + "}\n"},
 		{"patterns", allowlist(fill("{namePattern: registry.example.com/x/*}"))},
 		{"patterns of stars", allowlist(fill(`{namePattern: "a*a*a*a*a*a*a*a*/b"}`))},
 		{"patterns that match no name", allowlist(fill(`{namePattern: "A/*"}`))},
@@ -72,31 +143,10 @@ func TestAMegabyteIsReadCompiledAndDecidedInBoundedTime(t *testing.T) {
 		{"labels of a namespace", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {" + many("k%d: v", 60_000) + "}}\n"},
 		{"digests", "apiVersion: horkos.dev/v1alpha1\nkind: ImageRevocation\nmetadata: {name: r}\nspec: {digests: [" + many("%064x", 14_000) + "]}\n"},
 		{"attestations", attestations("attestations: [" + fill("{resourceUri: x}") + "]")},
-		{"a PGP message", attestations(`attestations: [{resourceUri: "` + cartA1 + `", pgpSignedAttestation: {signature: ` + strings.Repeat("xA0D", 240_000) + "}}]")},
-		{"a JWT", attestations(`attestations: [{resourceUri: "` + cartA1 + `", attestation: {jwts: [{compactJwt: ` + strings.Repeat("a.b", 320_000) + "}]}}]")},
-		{"a payload", attestations(`attestations: [{resourceUri: "` + cartA1 + `", attestation: {serializedPayload: ` + strings.Repeat("e30K", 240_000) + ", signatures: [{signature: AAAA, publicKeyId: k}]}}]")},
+		{"a PGP message", attestations(`attestations: [{resourceUri: "` + cartA1 + `", pgpSignedAttestation: {signature: ` + long("xA0D", 240_000) + "}}]")},
+		{"a JWT", attestations(`attestations: [{resourceUri: "` + cartA1 + `", attestation: {jwts: [{compactJwt: ` + long("a.b", 320_000) + "}]}}]")},
+		{"a payload", attestations(`attestations: [{resourceUri: "` + cartA1 + `", attestation: {serializedPayload: ` + long("e30K", 240_000) + ", signatures: [{signature: AAAA, publicKeyId: k}]}}]")},
 		{"signatures", attestations(`attestations: [{resourceUri: "` + cartA1 + `", attestation: {serializedPayload: e30K, signatures: [` + fill("{signature: AAAA, publicKeyId: k}") + "]}}]")},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if n := len(tt.manifest); n < 500_000 || n > 1<<20 {
-				t.Fatalf("%d bytes are not about a megabyte", n)
-			}
-			within(t, 10*time.Second, "a megabyte", func() {
-				objects, err := crds.Decode([]byte(tt.manifest), "big.yaml")
-				if err != nil {
-					t.Logf("refused: %.200v", err)
-					return
-				}
-				snap := policy.Compile(set(t, crds.Folder, release, gap("shop", "attestationAuthorityNames: [release]")), crds.Set{Origin: crds.Cluster, Objects: objects})
-				records, _ := source.Records(objects)
-				memory := evidence.NewMemory()
-				memory.Replace("folder", records)
-				if dec := verify(t, asks(cart(1)), snap, memory); dec.Result == verifier.Allowed && dec.Reason != verifier.Exempt {
-					t.Errorf("allowed: %s", dec.Message())
-				}
-			})
-		})
 	}
 }
 
@@ -106,14 +156,17 @@ var cartA1 = "registry.example.com/shop/cart@sha256:" + strings.Repeat("a1", 32)
 // one is asked.
 func TestTenThousandKeysAreLookedUpNotTried(t *testing.T) {
 	const authorities = 10_000
-	var manifests []string
+	var keys, policies []string
 	for n := range authorities {
-		manifests = append(manifests, authority(t, fmt.Sprint("a", n), newSigner(n)))
-		manifests = append(manifests, gap(fmt.Sprint("p", n), fmt.Sprintf("attestationAuthorityNames: [a%d]", n)))
+		keys = append(keys, authority(t, fmt.Sprint("a", n), newSigner(n)))
+		policies = append(policies, gap(fmt.Sprint("p", n), fmt.Sprintf("attestationAuthorityNames: [a%d]", n)))
 	}
-	objects := set(t, crds.Folder, manifests...)
+	authorityObjects, policyObjects := set(t, crds.Folder, keys...).Objects, set(t, crds.Folder, policies...).Objects
 	var snap *policy.Snapshot
-	within(t, 20*time.Second, "compile", func() { snap = policy.Compile(objects) })
+	grows(t, "compile", func(quarters int) {
+		n := authorities * quarters / 4
+		snap = policy.Compile(crds.Set{Origin: crds.Folder, Objects: slices.Concat(authorityObjects[:n], policyObjects[:n])})
+	})
 	memory := &counting{Memory: holds(cart(1), newSigner(authorities-1).attest(t, cart(1)))}
 	within(t, 10*time.Second, "decide", func() { want(t, verify(t, asks(cart(1)), snap, memory), verifier.Allowed, verifier.Attested) })
 	if memory.verified != 1 {
@@ -177,20 +230,31 @@ func TestKeysAreSharedOutInBoundedTime(t *testing.T) {
 // TestHostilePatternsMatchInBoundedTime: the longest names against the patterns that make
 // a backtracking matcher try for ever.
 func TestHostilePatternsMatchInBoundedTime(t *testing.T) {
-	name := image.Reference{Repository: "registry.example.com/" + strings.Repeat("a", 250), Tag: strings.Repeat("a", 128)}
-	pattern := "registry.example.com/" + strings.Repeat("a*", 240) + "b"
-	var patterns []string
-	for range 2_000 {
-		patterns = append(patterns, fmt.Sprintf("{namePattern: %q}", pattern))
-	}
-	snap := policy.Compile(set(t, crds.Folder, "apiVersion: kritis.grafeas.io/v1beta1\nkind: AdmissionAllowlist\nmetadata: {name: l}\nspec: {patterns: ["+strings.Join(patterns, ", ")+"]}\n"))
-	req := asks(cart(1))
-	req.Images[0].Name = name
-	within(t, 10*time.Second, "decide", func() {
+	grows(t, "patterns", func(quarters int) {
+		name := image.Reference{Repository: "registry.example.com/" + strings.Repeat("a", 250), Tag: strings.Repeat("a", 128)}
+		snap := hostile(t, 60, 500*quarters)
+		req := asks(cart(1))
+		req.Images[0].Name = name
 		for range 100 {
 			want(t, decider().Decide(req, snap, evidence.NewMemory()), verifier.Denied, verifier.NoPolicy)
 		}
 	})
+	grows(t, "the length of a name and of a pattern", func(quarters int) {
+		name := image.Reference{Repository: "registry.example.com/" + strings.Repeat("a", 62*quarters), Tag: strings.Repeat("a", 32*quarters)}
+		snap := hostile(t, 60*quarters, 100)
+		req := asks(cart(1))
+		req.Images[0].Name = name
+		for range 1_000 {
+			want(t, decider().Decide(req, snap, evidence.NewMemory()), verifier.Denied, verifier.NoPolicy)
+		}
+	})
+}
+
+// hostile are so many patterns of so many stars.
+func hostile(t *testing.T, stars, patterns int) *policy.Snapshot {
+	pattern := fmt.Sprintf("{namePattern: %q}", "registry.example.com/"+strings.Repeat("a*", stars)+"b")
+	list := strings.TrimSuffix(strings.Repeat(pattern+", ", patterns), ", ")
+	return policy.Compile(set(t, crds.Folder, "apiVersion: kritis.grafeas.io/v1beta1\nkind: AdmissionAllowlist\nmetadata: {name: l}\nspec: {patterns: ["+list+"]}\n"))
 }
 
 // TestManyEnvelopesAndCandidatesAreDecidedInBoundedTime: every limit at once.

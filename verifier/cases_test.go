@@ -25,7 +25,7 @@ func TestEveryCaseOfTheTableIsDecidedAsItSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(table) < 360 {
+	if len(table) < 390 {
 		t.Fatalf("only %d cases were read", len(table))
 	}
 	for _, c := range table {

@@ -65,7 +65,7 @@ func (j *judgement) allLayers(layers []judgedLayer, c Candidate) verdict {
 		}
 		for k := range j.checks[first:] {
 			check := &j.checks[first+k]
-			check.failed = check.decides
+			check.failed = check.Decides
 		}
 	}
 	return all
@@ -75,7 +75,7 @@ func (j *judgement) allLayers(layers []judgedLayer, c Candidate) verdict {
 // enforce are only reported.
 func (j *judgement) layer(l *judgedLayer, c Candidate) verdict {
 	if l.Fault != "" {
-		j.checks = append(j.checks, Check{Result: Misconfigured, Reason: ObjectMalformed, Layer: l.Name, Detail: l.Fault, decides: true})
+		j.checks = append(j.checks, Check{Result: Misconfigured, Reason: ObjectMalformed, Layer: l.Name, Detail: l.Fault, Decides: true})
 		return verdict{Misconfigured, ObjectMalformed, true}
 	}
 	broken := l.Best && malformed(l.policies)
@@ -97,13 +97,8 @@ func (j *judgement) layer(l *judgedLayer, c Candidate) verdict {
 	return all
 }
 
-// malformed tells whether a policy of the layer that would decide cannot be understood:
-// then the namespace is misconfigured and no allowlist helps.
+// malformed tells whether a policy of the layer cannot be understood: then the namespace
+// is misconfigured and no allowlist helps.
 func malformed(policies []*policy.Policy) bool {
-	for _, p := range policies {
-		if p.Malformed != "" && p.Enforcement == policy.Enforce {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Malformed != "" })
 }

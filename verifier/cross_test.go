@@ -74,10 +74,10 @@ func (w *world) oracle(byDefault verifier.Result) (verifier.Result, verifier.Rea
 	return byDefault, verifier.NoPolicy // no Enforce policy is in force for the image
 }
 
-// broken: a malformed policy makes its namespace misconfigured.
+// broken: a malformed policy makes its namespace misconfigured, whatever enforcement it claims.
 func (w *world) broken(origin crds.Origin, kind string) bool {
 	return slices.ContainsFunc(w.rules, func(r rule) bool {
-		return r.origin == origin && r.kind == kind && r.malformed && r.enforcement == "Enforce"
+		return r.origin == origin && r.kind == kind && r.malformed
 	})
 }
 
@@ -91,7 +91,7 @@ func (w *world) layer(origin crds.Origin, kind string) (result verifier.Result, 
 		allExempt = true // AdmissionAllowlist exempts from its origin's GAPs and ISPs, never from a cluster policy
 	}
 	for _, r := range w.rules {
-		if r.origin != origin || r.kind != kind || r.enforcement != "Enforce" {
+		if r.origin != origin || r.kind != kind || (r.enforcement != "Enforce" && !r.malformed) {
 			continue // only Enforce policies decide; Warn and Audit, and their allowlists, neither admit, exempt nor deny
 		}
 		switch {
@@ -145,7 +145,7 @@ func crossEvidence(t *testing.T) *evidence.Memory {
 		if err != nil {
 			t.Fatal(err)
 		}
-		memory.Remember(key, &at.Envelopes[0], attestation.Verify(key, &at.Envelopes[0]))
+		memory.Remember("", key, &at.Envelopes[0], attestation.Verify(key, &at.Envelopes[0]))
 	}
 	return memory
 }

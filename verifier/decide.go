@@ -5,6 +5,7 @@ package verifier
 
 import (
 	"slices"
+	"time"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/verifier/attestation"
@@ -13,11 +14,11 @@ import (
 	"github.com/horkos/horkos/verifier/policy"
 )
 
-// View is the evidence at hand. Neither method waits; false means not known yet.
+// View is the evidence at hand. Neither method waits.
 type View interface {
-	// Lookup gives what a source holds about an identity.
-	Lookup(evidence.Question) ([]evidence.Attestation, bool)
-	// Outcome gives what verifying an envelope under a key gave.
+	// Lookup gives what is known of what a source holds about an identity.
+	Lookup(evidence.Question) evidence.Answer
+	// Outcome gives what verifying an envelope under a key gave; false means not known yet.
 	Outcome(*attestation.Key, *attestation.Envelope) (attestation.Outcome, bool)
 }
 
@@ -38,7 +39,13 @@ type Decider struct {
 }
 
 // Decide answers a request. The images are decided one by one, and the worst decides the whole.
+// A request without a time is not decided: at the zero time nothing has expired.
 func (d *Decider) Decide(req *Request, snap *policy.Snapshot, view View) Decision {
+	if req.Time.IsZero() {
+		dec := Refuse(req, Unresolved, Internal, "the request has no time")
+		dec.Revision = snap.Revision()
+		return dec
+	}
 	images := req.images()
 	dec := Decision{Revision: snap.Revision(), Images: make([]ImageDecision, len(images))}
 	layers := snap.Layers(req.Namespace)
@@ -67,6 +74,7 @@ type judgement struct {
 
 	checks  []Check
 	missing []evidence.Question
+	age     time.Duration // of the oldest answer that was looked at
 }
 
 func (j *judgement) decide() ImageDecision {
@@ -105,7 +113,7 @@ func (j *judgement) judge(d *ImageDecision) {
 	}
 	j.checks = slices.Grow(j.checks, size)
 	best := j.bestCandidate(judged)
-	d.Checks = j.checks
+	d.Checks, d.EvidenceAge = j.checks, j.age
 	switch {
 	case !inForce: // what is not enforced was evaluated for the report
 		d.Result, d.Reason, d.Detail = j.decider.Default.decide()
@@ -135,8 +143,12 @@ func (l *judgedLayer) size() int {
 // No allowlist cures what cannot be understood.
 func (j *judgement) applies(l *policy.Layer) (judgedLayer, []Check) {
 	policies := inScope(l, j.name)
-	if by, ok := l.Exempts(j.name); ok && l.Fault == "" && !malformed(policies) {
-		return judgedLayer{l, nil}, []Check{exempted(l, by)}
+	if by, reports, ok := l.Exempts(j.name); ok && l.Fault == "" && !malformed(policies) {
+		var rest []*policy.Policy
+		if !reports {
+			rest = slices.DeleteFunc(slices.Clone(policies), func(p *policy.Policy) bool { return p.Enforcement == policy.Enforce })
+		}
+		return judgedLayer{l, rest}, []Check{exempted(l, by)}
 	}
 	policies, exemptions := exempt(l, policies, j.name)
 	return judgedLayer{l, policies}, exemptions
@@ -181,7 +193,7 @@ func exempt(l *policy.Layer, policies []*policy.Policy, name policy.Name) (rest 
 
 func exempted(l *policy.Layer, by policy.Exemption) Check {
 	return Check{Result: Allowed, Reason: Exempt, Layer: l.Name, Policy: by.Object,
-		Requirement: "allowlist", Detail: "the name matches " + by.Pattern + "; a name is trusted, not a digest"}
+		Requirement: RequirementAllowlist, Decides: true, Detail: "the name matches " + by.Pattern + "; a name is trusted, not a digest"}
 }
 
 func enforcing(policies []*policy.Policy) bool {

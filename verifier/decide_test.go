@@ -55,6 +55,32 @@ func TestARequestWithoutImagesIsRefusedAndTold(t *testing.T) {
 	}
 }
 
+func TestARequestWithoutATimeIsRefused(t *testing.T) {
+	s := newSigner(1)
+	payload := fmt.Sprintf(`{"critical":{"identity":{"docker-reference":%q},"image":{"docker-manifest-digest":%q},"type":"atomic container signature"},"optional":{"horkos.dev/expires":%q}}`,
+		cart(1).Repository, cart(1).Digest, noon.Add(-time.Hour).Format(time.RFC3339))
+	signature, key, err := attestation.Sign(s.private, "", []byte(payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired := evidence.Attestation{Envelopes: []attestation.Envelope{attestation.NewEnvelope(attestation.PKIX, key.ID, []byte(payload), signature)}}
+	snap := policy.Compile(set(t, crds.Folder, authority(t, "release", s), gap("shop", "attestationAuthorityNames: [release]")))
+	req := asks(cart(1), cart(2))
+	req.Time = time.Time{}
+	dec := verify(t, req, snap, holds(cart(1), expired))
+	want(t, dec, verifier.Unresolved, verifier.Internal)
+	if len(dec.Images) != 2 || dec.Revision != snap.Revision() {
+		t.Errorf("%d images, revision %q", len(dec.Images), dec.Revision)
+	}
+	for _, img := range dec.Images {
+		if img.Result != verifier.Unresolved || img.Reason != verifier.Internal || img.Detail != "the request has no time" {
+			t.Errorf("got %+v", img)
+		}
+	}
+	req.Time = noon
+	want(t, verify(t, req, snap, holds(cart(1), expired)), verifier.Denied, verifier.AttestationExpired)
+}
+
 func TestTheZeroDeciderDenies(t *testing.T) {
 	dec := new(verifier.Decider).Decide(asks(cart(1)), policy.Compile(), evidence.NewMemory())
 	want(t, dec, verifier.Denied, verifier.NoPolicy)
@@ -95,6 +121,49 @@ func TestAPolicyThatOnlyReportsIsEvaluatedToo(t *testing.T) {
 	if len(checks) != 1 || checks[0].Result != verifier.Allowed || checks[0].Requirement != "all of 1, only reported (Audit)" {
 		t.Errorf("checks %+v", checks)
 	}
+}
+
+// TestAnExemptionDoesNotHideWhatIsOnlyReported: who tries a policy wants to know of the
+// images that an older one exempts. What an AdmissionAllowlist names it would let in anyway.
+func TestAnExemptionDoesNotHideWhatIsOnlyReported(t *testing.T) {
+	old := gap("old", "attestationAuthorityNames: [release], admissionAllowlistPatterns: [{namePattern: registry.example.com/shop/*}]")
+	trial := gap("trial", "attestationAuthorityNames: [release], enforcement: Warn")
+	tests := []struct {
+		name      string
+		manifests []string
+		want      []string // policies of the checks
+	}{
+		{"by a policy", []string{old, trial}, []string{"GenericAttestationPolicy shop/old", "GenericAttestationPolicy shop/trial"}},
+		{"by a policy alone", []string{old}, []string{"GenericAttestationPolicy shop/old"}},
+		{"by an AdmissionAllowlist", []string{trial, allowlist("registry.example.com/shop/*")}, []string{"AdmissionAllowlist list"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			snap := policy.Compile(set(t, crds.Folder, append(tt.manifests, authority(t, "release", newSigner(1)))...))
+			dec := verify(t, asks(cart(1)), snap, holds(cart(2)))
+			want(t, dec, verifier.Allowed, verifier.Exempt)
+			var policies []string
+			for _, c := range dec.Images[0].Checks {
+				policies = append(policies, c.Policy)
+				if reports := strings.Contains(c.Requirement, "only reported (Warn)"); reports != (c.Result == verifier.Denied) {
+					t.Errorf("check %+v", c)
+				}
+			}
+			if !slices.Equal(policies, tt.want) {
+				t.Errorf("checks of %v, want %v", policies, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnOutcomeThatSaysNothingAttestsNothing(t *testing.T) {
+	s := newSigner(1)
+	snap := requires(t, s)
+	at := s.attest(t, cart(1))
+	memory := holds(cart(1), at)
+	env := &at.Envelopes[0]
+	memory.Remember("", snap.Authorities(env.KeyID)[0].Keys(env.KeyID)[0].Key, env, attestation.Outcome{})
+	want(t, decider().Decide(asks(cart(1)), snap, memory), verifier.Denied, verifier.SignatureInvalid)
 }
 
 func TestVerifyStopsWithItsContext(t *testing.T) {
@@ -170,7 +239,7 @@ func TestAllSignedTimesMustLieWithinTheTimeOfAKeyThatExpired(t *testing.T) {
 			at := s.attest(t, cart(1))
 			memory := holds(cart(1), at)
 			env := &at.Envelopes[0]
-			memory.Remember(snap.Authorities(env.KeyID)[0].Keys(env.KeyID)[0].Key, env, attestation.Outcome{Statement: attestation.Statement{
+			memory.Remember("", snap.Authorities(env.KeyID)[0].Keys(env.KeyID)[0].Key, env, attestation.Outcome{Statement: &attestation.Statement{
 				Identity: cart(1), Timestamp: tt.timestamp, SignedAt: tt.signedAt, KeyUntil: tt.keyUntil}})
 			if dec := decider().Decide(asks(cart(1)), snap, memory); dec.Reason != tt.want {
 				t.Errorf("got %s, want %s: %s", dec.Reason, tt.want, dec.Message())
@@ -323,7 +392,7 @@ func TestAKeyThatMayStillCountIsWaitedFor(t *testing.T) {
 	m := holds(cart(1), one, two)
 	for _, a := range snap.Authorities(one.Envelopes[0].KeyID) {
 		for _, key := range a.Keys(one.Envelopes[0].KeyID) {
-			m.Remember(key.Key, &one.Envelopes[0], attestation.Verify(key.Key, &one.Envelopes[0]))
+			m.Remember("", key.Key, &one.Envelopes[0], attestation.Verify(key.Key, &one.Envelopes[0]))
 		}
 	}
 	want(t, decider().Decide(asks(cart(1)), snap, m), verifier.Unresolved, verifier.EvidencePending)

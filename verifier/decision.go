@@ -1,6 +1,8 @@
 package verifier
 
 import (
+	"time"
+
 	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/image"
 )
@@ -15,7 +17,8 @@ type Decision struct {
 	Revision string
 
 	// Missing are the questions whose answers could change the decision or what it reports,
-	// each once. A decision that is allowed may miss some: of policies that only report.
+	// each once. A decision that is allowed may miss some: of policies that only report, and
+	// where what is known is not fresh.
 	Missing []evidence.Question
 }
 
@@ -26,6 +29,10 @@ type ImageDecision struct {
 	Reason Reason
 	Detail string // why, beyond the reason; empty when Checks tell
 	Checks []Check
+
+	// EvidenceAge is how long ago the oldest answer that was looked at was given; 0 when all of
+	// it is what complete sources hold.
+	EvidenceAge time.Duration
 
 	// FolderRevoked: the image is withdrawn by the node's own folder, which not even the floor lifts.
 	FolderRevoked bool
@@ -38,18 +45,26 @@ type Check struct {
 	Reason Reason `json:"reason"`
 	Layer  string `json:"layer"`
 	Policy string `json:"policy"`
-	// Requirement is what the policy asks for: "all of 2", "any of 2", "2 of 3", "allowlist", "emergency";
-	// of a policy that is only evaluated it says so: "all of 2, only reported (Audit)".
+	// Requirement is what the policy asks for: "all of 2", "any of 2", "2 of 3", or one of the
+	// constants; of a policy that is only evaluated it says so: "all of 2, only reported (Audit)".
 	Requirement string `json:"requirement"`
 	Authority   string `json:"authority"`
 	KeyID       string `json:"keyID"`
 	Attestation string `json:"attestation"` // the object it was read from
 	Detail      string `json:"detail"`
 
-	// decides is false for policies that are only evaluated; failed marks the checks of a
-	// layer that did not allow: those a message tells.
-	decides, failed bool
+	// Decides is false for policies that are only evaluated, and for an emergency authority
+	// that attested nothing.
+	Decides bool `json:"-"`
+
+	failed bool // of a layer that did not allow: a message tells it
 }
+
+// Requirements of checks that are not of a policy's authorities.
+const (
+	RequirementAllowlist = "allowlist" // an entry exempts the image
+	RequirementEmergency = "emergency" // of an emergency authority
+)
 
 // Conclude sets the result of the whole to the worst of the images.
 func (d *Decision) Conclude() {

@@ -24,15 +24,15 @@ type arithmetic struct {
 	about   image.Identity
 }
 
-func (a arithmetic) Lookup(q evidence.Question) ([]evidence.Attestation, bool) {
-	return a.records[q.Identity], true
+func (a arithmetic) Lookup(q evidence.Question) evidence.Answer {
+	return evidence.Answer{State: evidence.Fresh, Attestations: a.records[q.Identity]}
 }
 
 func (a arithmetic) Outcome(*attestation.Key, *attestation.Envelope) (attestation.Outcome, bool) {
 	if !a.good {
 		return attestation.Outcome{Failure: &attestation.Failure{Kind: attestation.BadSignature}}, true
 	}
-	return attestation.Outcome{Statement: attestation.Statement{Identity: a.about, Timestamp: noon, Expires: noon.Add(1)}}, true
+	return attestation.Outcome{Statement: &attestation.Statement{Identity: a.about, Timestamp: noon, Expires: noon.Add(1)}}, true
 }
 
 // FuzzCompile decides over arbitrary manifests. Whatever they say, nothing is attested

@@ -83,11 +83,16 @@ func (d *ImageDecision) why() string {
 		name = "without a name"
 	}
 	switch d.Reason {
-	case SpecTooLarge, AuditFailed, Internal: // nothing was found out about attestations
+	case SpecTooLarge, AuditFailed, Internal: // whatever the result says, nothing was found out
 		return "image " + name + " is refused: " + clip(d.Detail, maxWhys)
 	}
 	if d.Result == Allowed {
 		return "image " + name + " " + d.allowedBy()
+	}
+	is := " is not attested: "
+	switch d.Reason {
+	case ImageRevoked, NoPolicy, ImageUnbound: // nobody looked for attestations
+		is = " is refused: "
 	}
 	var whys []string
 	for i := range d.Checks {
@@ -101,7 +106,7 @@ func (d *ImageDecision) why() string {
 	if len(whys) == 0 {
 		whys = append(whys, string(d.Reason))
 	}
-	return "image " + name + " is not attested: " + fitWhys(whys)
+	return "image " + name + is + fitWhys(whys)
 }
 
 // fitWhys keeps one image from taking the room of all.
@@ -125,7 +130,7 @@ func (c *Check) why() string {
 		detail = "no attestation found"
 	}
 	authority := "by authority "
-	if c.Requirement == inEmergency {
+	if c.Requirement == RequirementEmergency {
 		authority = "by emergency authority "
 	}
 	switch {
@@ -146,7 +151,7 @@ func (d *ImageDecision) allowedBy() string {
 	case Attested, Emergency:
 		var names []string
 		for i := range d.Checks {
-			if c := &d.Checks[i]; c.Result == Allowed && c.Reason == d.Reason && c.decides && !slices.Contains(names, c.Authority) {
+			if c := &d.Checks[i]; c.Result == Allowed && c.Reason == d.Reason && c.Decides && !slices.Contains(names, c.Authority) {
 				names = append(names, c.Authority)
 			}
 		}
@@ -176,9 +181,10 @@ func (d *ImageDecision) Advice() string {
 		}
 		for _, c := range d.Image.Candidates {
 			if len(c.Digests) > 0 {
-				command := "To attest it: horkos attest " + c.Repository + "@" + string(c.Digests[0])
+				const before, after = "If you trust this content: horkos attest ", " --pkix-key KEY"
+				command := before + c.Repository + "@" + string(c.Digests[0]) + after
 				if len(command) > maxAdvice { // half a command would be worse than none
-					return "To attest it: horkos attest REPOSITORY@" + string(c.Digests[0])
+					return before + "REPOSITORY@" + string(c.Digests[0]) + after
 				}
 				return command
 			}
@@ -188,6 +194,8 @@ func (d *ImageDecision) Advice() string {
 		return "Add a policy for the namespace, or an allowlist entry for the image"
 	case EvidencePending, ImageUnbound, DeadlineExceeded:
 		return "It is tried again"
+	case SourceUnavailable, EvidenceExpired:
+		return "It is asked again; whoever keeps the node has to see that the source of attestations can be reached"
 	case TagNotResolved:
 		return "Write repository@sha256:... in place of the tag"
 	case ObjectMalformed, AuthorityNotFound, NoSource:

@@ -38,10 +38,10 @@ func TestAMessageNamesTheImageWhoIsMissingAndWhatToDo(t *testing.T) {
 		want   string
 	}{
 		{"nothing found", asks(cart(1)), []string{authority(t, "release", newSigner(1)), gap("shop", "attestationAuthorityNames: [release]")},
-			"image registry.example.com/shop/cart@" + string(d) + " is not attested: by authority release (no attestation found). To attest it: horkos attest registry.example.com/shop/cart@" + string(d)},
+			"image registry.example.com/shop/cart@" + string(d) + " is not attested: by authority release (no attestation found). If you trust this content: horkos attest registry.example.com/shop/cart@" + string(d) + " --pkix-key KEY"},
 		{"two authorities", asks(cart(1)), []string{authority(t, "a", newSigner(1)), authority(t, "b", newSigner(2)), gap("shop", "attestationAuthorityNames: [a, b]")},
-			"by authority a (no attestation found), by authority b (no attestation found). To attest it"},
-		{"no policy", asks(cart(1)), nil, "is not attested: no enforcing policy speaks of the image, and the default action is deny. Add a policy for the namespace"},
+			"by authority a (no attestation found), by authority b (no attestation found). If you trust this content"},
+		{"no policy", asks(cart(1)), nil, "is refused: no enforcing policy speaks of the image, and the default action is deny. Add a policy for the namespace"},
 		{"exempt", asks(cart(1)), []string{allowlist("registry.example.com/shop/*")}, "is exempt: an allowlist names it"},
 	}
 	for _, tt := range tests {
@@ -65,7 +65,7 @@ func TestImagesAreToldInTheirOrderAndThoseThatDoNotFitAreCounted(t *testing.T) {
 	m := dec.Message()
 	fits(t, m)
 	told := strings.Count(m, "is not attested")
-	if told < 2 || !strings.Contains(m, fmt.Sprintf("; and %d more. To attest it", 20-told)) {
+	if told < 2 || !strings.Contains(m, fmt.Sprintf("; and %d more. If you trust this content", 20-told)) {
 		t.Errorf("%d are told of in %q", told, m)
 	}
 	for n := range told {
@@ -86,7 +86,7 @@ func TestWhatIsAllowedIsNotToldOfARequestThatIsRefused(t *testing.T) {
 }
 
 func TestARefusalThatFoundOutNothingAboutAttestationsDoesNotSayThatItDid(t *testing.T) {
-	for _, reason := range []verifier.Reason{verifier.SpecTooLarge, verifier.AuditFailed, verifier.Internal} {
+	for _, reason := range []verifier.Reason{verifier.SpecTooLarge, verifier.AuditFailed, verifier.Internal, verifier.ImageRevoked, verifier.NoPolicy, verifier.ImageUnbound} {
 		dec := verifier.Refuse(asks(cart(1)), verifier.Denied, reason, "of a reason")
 		if m := dec.Message(); strings.Contains(m, "attested") || !strings.Contains(m, "is refused: of a reason") {
 			t.Errorf("%s: %q", reason, m)
@@ -100,7 +100,7 @@ func TestACommandIsNotToldByHalves(t *testing.T) {
 		dec := verify(t, asks(id), requires(t, newSigner(1)), holds(cart(0)))
 		m := dec.Message()
 		fits(t, m)
-		if !strings.HasSuffix(m, "@"+string(id.Digest)) {
+		if !strings.HasSuffix(m, "@"+string(id.Digest)+" --pkix-key KEY") {
 			t.Errorf("a repository of %d bytes: %q", length, m)
 		}
 	}
@@ -118,7 +118,7 @@ func TestMessagesOfHostileTextAreBoundedAndPrintable(t *testing.T) {
 	for name, text := range evil {
 		t.Run(name, func(t *testing.T) {
 			img := verifier.Image{Written: text, Unbound: text}
-			req := &verifier.Request{Images: []verifier.Image{img, img, img, img}}
+			req := &verifier.Request{Time: noon, Images: []verifier.Image{img, img, img, img}}
 			for _, reason := range []verifier.Reason{verifier.Internal, verifier.SpecTooLarge, verifier.NotAttested, verifier.ImageRevoked} {
 				dec := verifier.Refuse(req, verifier.Denied, reason, text)
 				fits(t, dec.Message())

@@ -61,6 +61,8 @@ const (
 	SignatureInvalid   Reason = "SignatureInvalid"   // a signature in an authority's name does not verify, or is dated ahead of now
 	WrongImage         Reason = "WrongImage"         // the attestation speaks of another image
 	EvidencePending    Reason = "EvidencePending"    // evidence not gathered or not verified yet
+	SourceUnavailable  Reason = "SourceUnavailable"  // a source was asked and failed, and nothing recent enough is known
+	EvidenceExpired    Reason = "EvidenceExpired"    // what a source said last is too old to be used
 	ImageUnbound       Reason = "ImageUnbound"       // the claim could not be tied to what runs
 	TagNotResolved     Reason = "TagNotResolved"     // a tag, and no node to ask what it means
 	ObjectMalformed    Reason = "ObjectMalformed"    // a policy or an authority cannot be understood

@@ -11,7 +11,8 @@ import (
 type Request struct {
 	Namespace string
 	Images    []Image
-	// Time is now as the gate knows it; Decide has no clock of its own.
+	// Time is now as the gate knows it; Decide has no clock of its own, and refuses a request
+	// that has none.
 	Time time.Time
 }
 

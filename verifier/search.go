@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"slices"
+	"time"
 
 	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/evidence"
@@ -49,7 +50,7 @@ func (s *search) check(base *Check) Check {
 	if s.attested() {
 		check = s.found
 	}
-	check.Layer, check.Policy, check.Requirement, check.decides, check.Authority = base.Layer, base.Policy, base.Requirement, base.decides, s.authority.Name
+	check.Layer, check.Policy, check.Requirement, check.Decides, check.Authority = base.Layer, base.Policy, base.Requirement, base.Decides, s.authority.Name
 	return check
 }
 
@@ -67,19 +68,72 @@ func (s *search) run(c Candidate) {
 
 // look goes through what one source holds, and tells whether it holds an attestation that counts.
 func (s *search) look(q evidence.Question) bool {
-	attestations, ok := s.j.view.Lookup(q)
-	if !ok {
+	known := s.j.view.Lookup(q)
+	if known.State == evidence.Unasked {
 		s.miss(q, "", "not asked yet")
 		return false
 	}
+	if known.Again {
+		s.want(q)
+	}
+	if known.State < evidence.Stale {
+		s.unknown(known)
+		return false
+	}
+	before := s.attested()
 	var tried bounds
-	tried.each(s.authority, attestations, func(at *evidence.Attestation, env *attestation.Envelope, key *policy.Key) bool {
+	tried.each(s.authority, known.Attestations, func(at *evidence.Attestation, env *attestation.Envelope, key *policy.Key) bool {
 		return !s.try(q, at, env, key) || s.all
 	})
 	if tried.over {
 		s.not(Denied, NotAttested, "", "", "more attestations bear its key ids than are looked at")
 	}
+	if known.State == evidence.Stale {
+		s.stale(known, s.attested() && !before)
+	}
+	s.j.age = max(s.j.age, known.Age)
 	return s.attested()
+}
+
+// unknown notes that a source was asked in vain, and that nothing recent enough is known.
+func (s *search) unknown(known evidence.Answer) {
+	s.pending = true
+	if known.State == evidence.Failed {
+		s.not(Unavailable, SourceUnavailable, "", "", "its source failed: "+known.Problem)
+		return
+	}
+	s.not(Unavailable, EvidenceExpired, "", "", "what its source said last, "+ago(known.Age)+" ago, is too old to be used"+because(known.Problem))
+}
+
+// stale says what the age of an answer means: what was attested still is, and what was not
+// may be by now.
+func (s *search) stale(known evidence.Answer, attested bool) {
+	switch {
+	case attested:
+		detail := "as its source said " + ago(known.Age) + " ago" + because(known.Problem)
+		if s.found.Detail != "" {
+			detail = s.found.Detail + "; " + detail
+		}
+		s.found.Detail = detail
+	case s.attested():
+	case known.Problem != "":
+		s.pending = true
+		s.not(Unavailable, SourceUnavailable, "", "", "it did not attest "+ago(known.Age)+" ago"+because(known.Problem))
+	default:
+		s.pending = true
+		s.not(Unresolved, EvidencePending, "", "", "it did not attest "+ago(known.Age)+" ago, and its source is asked again")
+	}
+}
+
+// ago is a time span for people.
+func ago(d time.Duration) string { return d.Truncate(time.Second).String() }
+
+// because adds why a source fails, if it does.
+func because(problem string) string {
+	if problem == "" {
+		return ""
+	}
+	return "; since then it failed: " + problem
 }
 
 // try judges one envelope under one key, now.
@@ -89,13 +143,13 @@ func (s *search) try(q evidence.Question, at *evidence.Attestation, env *attesta
 		s.miss(q, key.ID, "its signature is not verified yet")
 		return false
 	}
-	reason, detail := failed(out.Failure)
+	reason, detail := failed(out)
 	switch {
 	case reason != "":
 	case out.Statement.Identity != q.Identity:
 		reason, detail = WrongImage, "it speaks of "+out.Statement.Identity.String()
 	default:
-		reason, detail = s.timely(at, key, &out.Statement)
+		reason, detail = s.timely(at, key, out.Statement)
 	}
 	if reason != "" {
 		s.not(Denied, reason, key.ID, at.Origin, detail)
@@ -111,10 +165,13 @@ func (s *search) try(q evidence.Question, at *evidence.Attestation, env *attesta
 }
 
 // failed is why an envelope gives no statement; no reason when it does.
-func failed(f *attestation.Failure) (Reason, string) {
+func failed(out attestation.Outcome) (Reason, string) {
+	f := out.Failure
 	switch {
-	case f == nil:
+	case f == nil && out.Statement != nil:
 		return "", ""
+	case f == nil:
+		return SignatureInvalid, "it was not verified"
 	case f.Kind == attestation.RevokedKey:
 		return KeyRevoked, f.Detail
 	case f.Kind == attestation.ExpiredKey:
@@ -128,6 +185,11 @@ func failed(f *attestation.Failure) (Reason, string) {
 func (s *search) miss(q evidence.Question, keyID, detail string) {
 	s.pending = true
 	s.not(Unresolved, EvidencePending, keyID, "", detail)
+	s.want(q)
+}
+
+// want has a question asked.
+func (s *search) want(q evidence.Question) {
 	if !slices.Contains(s.j.missing, q) {
 		s.j.missing = append(s.j.missing, q)
 	}
@@ -138,6 +200,10 @@ func (s *search) miss(q evidence.Question, keyID, detail string) {
 func telling(r Reason) int {
 	switch r {
 	case EvidencePending:
+		return 8
+	case SourceUnavailable:
+		return 7
+	case EvidenceExpired:
 		return 6
 	case KeyRevoked:
 		return 5

@@ -81,17 +81,20 @@ func (b *bounds) each(a *policy.Authority, attestations []evidence.Attestation, 
 // Evidence is a View that remembers outcomes.
 type Evidence interface {
 	View
-	Remember(*attestation.Key, *attestation.Envelope, attestation.Outcome)
+	Remember(namespace string, key *attestation.Key, env *attestation.Envelope, out attestation.Outcome)
 }
 
 // Settle verifies every signature that deciding on the answer to a question could look
 // at, under the policies of the moment, and remembers the outcomes. It is arithmetic,
 // possibly much of it, and belongs outside the create callback; it stops with the context.
 func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.Question) error {
-	attestations, ok := ev.Lookup(q)
-	if !ok {
-		return nil
-	}
+	_, err := settle(ctx, snap, ev, q)
+	return err
+}
+
+// settle tells whether it remembered anything new.
+func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.Question) (more bool, err error) {
+	attestations := ev.Lookup(q).Attestations
 	seen := make(map[*policy.Authority]bool)
 	for i := range attestations {
 		for k := range attestations[i].Envelopes {
@@ -106,7 +109,8 @@ func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.
 						return false
 					}
 					if _, known := ev.Outcome(key.Key, env); !known {
-						ev.Remember(key.Key, env, attestation.Verify(key.Key, env))
+						ev.Remember("", key.Key, env, attestation.Verify(key.Key, env))
+						more = true
 					}
 					return true
 				})
@@ -114,23 +118,29 @@ func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("verify the signatures about %s: %w", q.Identity, err)
+		return more, fmt.Errorf("verify the signatures about %s: %w", q.Identity, err)
 	}
-	return nil
+	return more, nil
 }
 
 // maxRounds bounds how often Verify gathers and decides again.
 const maxRounds = 4
 
 // Verify decides as Decide does, for gates that may wait: what is missing is settled and
-// the request decided again.
+// the request decided again, as long as that tells anything new.
 func (d *Decider) Verify(ctx context.Context, req *Request, snap *policy.Snapshot, ev Evidence) (Decision, error) {
 	dec := d.Decide(req, snap, ev)
 	for round := 1; round < maxRounds && len(dec.Missing) > 0; round++ {
+		news := false
 		for _, q := range dec.Missing {
-			if err := Settle(ctx, snap, ev, q); err != nil {
+			more, err := settle(ctx, snap, ev, q)
+			if err != nil {
 				return dec, err
 			}
+			news = news || more
+		}
+		if !news {
+			return dec, nil
 		}
 		dec = d.Decide(req, snap, ev)
 	}

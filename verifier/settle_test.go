@@ -187,7 +187,34 @@ type counting struct {
 	verified int
 }
 
-func (c *counting) Remember(key *attestation.Key, env *attestation.Envelope, out attestation.Outcome) {
+func (c *counting) Remember(namespace string, key *attestation.Key, env *attestation.Envelope, out attestation.Outcome) {
 	c.verified++
-	c.Memory.Remember(key, env, out)
+	c.Memory.Remember(namespace, key, env, out)
+}
+
+// asked counts how often it is looked up what sources hold.
+type asked struct {
+	*evidence.Memory
+	lookups map[string]int
+}
+
+func (a *asked) Lookup(q evidence.Question) evidence.Answer {
+	a.lookups[q.Source]++
+	return a.Memory.Lookup(q)
+}
+
+func TestVerifyEndsWhenNothingNewIsLearnt(t *testing.T) {
+	s := newSigner(1)
+	d := decider()
+	d.Sources = append(d.Sources, evidence.Question{Source: "other"})
+	memory := &asked{holds(cart(1), s.forged(t, cart(1), 1)), make(map[string]int)}
+	dec, err := d.Verify(t.Context(), asks(cart(1)), requires(t, s), memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, dec, verifier.Unresolved, verifier.EvidencePending)
+	// Decided, settled, and that again with the signature verified.
+	if n := memory.lookups["other"]; n != 4 {
+		t.Errorf("a source that does not answer was looked up %d times, want 4", n)
+	}
 }

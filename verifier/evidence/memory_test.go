@@ -37,14 +37,14 @@ func key(t *testing.T) *attestation.Key {
 func TestASourceThatWasNeverReadHasNotAnswered(t *testing.T) {
 	m := NewMemory()
 	q := Question{Source: "folder", Identity: identity("a")}
-	if _, ok := m.Lookup(q); ok {
+	if m.Lookup(q).State != Unasked {
 		t.Error("it answered before it was read")
 	}
 	m.Replace("folder", nil)
-	if found, ok := m.Lookup(q); !ok || len(found) > 0 {
-		t.Errorf("it holds nothing, and answered %v, %v", found, ok)
+	if found := m.Lookup(q); found.State != Fresh || len(found.Attestations) > 0 {
+		t.Errorf("it holds nothing, and answered %v", found)
 	}
-	if _, ok := m.Lookup(Question{Source: "other", Identity: q.Identity}); ok {
+	if m.Lookup(Question{Source: "other", Identity: q.Identity}).State != Unasked {
 		t.Error("another source answered")
 	}
 }
@@ -52,18 +52,18 @@ func TestASourceThatWasNeverReadHasNotAnswered(t *testing.T) {
 func TestASourceAnswersAboutTheImageItIsAskedFor(t *testing.T) {
 	m := NewMemory()
 	m.Replace("folder", Records{identity("a"): {{Origin: "of a"}}})
-	if found, _ := m.Lookup(Question{Source: "folder", Identity: identity("a")}); len(found) != 1 {
+	if found := m.Lookup(Question{Source: "folder", Identity: identity("a")}).Attestations; len(found) != 1 {
 		t.Errorf("found %v", found)
 	}
-	if found, _ := m.Lookup(Question{Source: "folder", Identity: identity("b")}); len(found) != 0 {
+	if found := m.Lookup(Question{Source: "folder", Identity: identity("b")}).Attestations; len(found) != 0 {
 		t.Errorf("found %v about another repository", found)
 	}
 	m.Replace("other", Records{identity("a"): {{}, {}}})
 	m.Replace("folder", Records{})
-	if found, ok := m.Lookup(Question{Source: "folder", Identity: identity("a")}); !ok || len(found) != 0 {
-		t.Errorf("after it was emptied: %v, %v", found, ok)
+	if found := m.Lookup(Question{Source: "folder", Identity: identity("a")}); found.State != Fresh || len(found.Attestations) != 0 {
+		t.Errorf("after it was emptied: %v", found)
 	}
-	if found, _ := m.Lookup(Question{Source: "other", Identity: identity("a")}); len(found) != 2 {
+	if found := m.Lookup(Question{Source: "other", Identity: identity("a")}).Attestations; len(found) != 2 {
 		t.Error("replacing one source changed another")
 	}
 }
@@ -76,7 +76,7 @@ func TestOutcomesAreForgottenWithTheirEnvelopes(t *testing.T) {
 		if _, ok := m.Outcome(k, &env); ok {
 			t.Error("an outcome before there was one")
 		}
-		m.Remember(k, &env, attestation.Outcome{})
+		m.Remember("", k, &env, attestation.Outcome{})
 	}
 	m.Replace("folder", Records{identity("a"): {{Envelopes: []attestation.Envelope{kept}}}})
 	if _, ok := m.Outcome(k, &kept); !ok {
@@ -87,20 +87,36 @@ func TestOutcomesAreForgottenWithTheirEnvelopes(t *testing.T) {
 	}
 }
 
-func TestOutcomesAreBounded(t *testing.T) {
+func TestANamespaceThatHasTooMuchRememberedLosesItsOwn(t *testing.T) {
 	m, k := NewMemory(), key(t)
-	for n := range maxOutcomes {
+	for n := range 1000 {
 		env := envelope(n)
-		m.Remember(k, &env, attestation.Outcome{})
+		m.Remember("shop", k, &env, attestation.Outcome{})
+		m.Remember("", k, &env, attestation.Outcome{}) // of two who ask, the later one's
 	}
-	first := envelope(0)
-	if _, ok := m.Outcome(k, &first); !ok || len(m.outcomes) != maxOutcomes {
-		t.Errorf("%d are remembered, the first among them: %v", len(m.outcomes), ok)
+	for n := range 1000 {
+		env := envelope(1000 + n)
+		m.Remember("shop", k, &env, attestation.Outcome{})
 	}
-	one := envelope(maxOutcomes)
-	m.Remember(k, &one, attestation.Outcome{})
-	if _, ok := m.Outcome(k, &one); !ok || len(m.outcomes) != 1 {
-		t.Errorf("one above: %d are remembered, it among them: %v", len(m.outcomes), ok)
+	for n := range 2 * maxOutcomes {
+		env := envelope(10_000 + n)
+		m.Remember("mallory", k, &env, attestation.Outcome{})
+	}
+	if n := len(m.outcomes.by); n > maxOutcomes || n < maxOutcomes/2 {
+		t.Errorf("%d are remembered", n)
+	}
+	for n := range 2000 {
+		env := envelope(n)
+		if _, ok := m.Outcome(k, &env); !ok {
+			t.Fatalf("outcome %d of others is forgotten", n)
+		}
+	}
+	sum := 0
+	for _, n := range m.outcomes.count {
+		sum += n
+	}
+	if sum != len(m.outcomes.by) || m.outcomes.count["shop"] != 1000 || m.outcomes.count[""] != 1000 {
+		t.Errorf("counted %v of %d", m.outcomes.count, len(m.outcomes.by))
 	}
 }
 
@@ -111,7 +127,7 @@ func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 		wait.Go(func() {
 			for n := range 200 {
 				env := envelope(n)
-				m.Remember(k, &env, attestation.Outcome{})
+				m.Remember("", k, &env, attestation.Outcome{})
 				m.Outcome(k, &env)
 				m.Lookup(Question{Source: "folder", Identity: identity("a")})
 				m.Replace(fmt.Sprint(worker), Records{identity("a"): {{Envelopes: []attestation.Envelope{env}}}})
@@ -120,7 +136,7 @@ func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 	}
 	wait.Wait()
 	for worker := range 4 {
-		if _, ok := m.Lookup(Question{Source: fmt.Sprint(worker), Identity: identity("a")}); !ok {
+		if m.Lookup(Question{Source: fmt.Sprint(worker), Identity: identity("a")}).State != Fresh {
 			t.Errorf("what source %d held was lost", worker)
 		}
 	}

@@ -138,7 +138,7 @@ func raw(payload []byte, signatures []horkos.Signature, id image.Identity, at *e
 	if len(signatures) == 0 {
 		return false, nil
 	}
-	claims, err := attestation.Claims(payload)
+	claims, err := attestation.UnverifiedIdentity(payload)
 	if err != nil {
 		return false, err
 	}

@@ -1,0 +1,287 @@
+package evidence
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/horkos/horkos/verifier/image"
+)
+
+// Bounds of what is kept of sources that are asked.
+const (
+	maxAnswers     = 50_000
+	maxAnswerBytes = 64 << 20 // of all, as answer.size counts
+)
+
+// Negative answers, which are failures and empty answers, are worth asking again after
+// minAgain, and twice as long after each in a row, up to maxAgain.
+const (
+	minAgain = 5 * time.Second
+	maxAgain = 2 * time.Minute
+)
+
+// answer is what is known of one question. Times are of Memory.elapsed, which no change
+// of the wall clock touches.
+type answer struct {
+	attestations []Attestation
+	known        bool          // the source answered once
+	read         time.Duration // when it did
+	again        time.Duration // from when on it may be asked again
+	vain         int           // negative answers in a row
+	problem      string        // why the last try failed
+	clipped      bool
+	revision     string
+	size         int
+	file         string // where the Store has it; empty when it does not
+}
+
+// answers are those of the sources that are asked.
+type answers struct {
+	mu    sync.RWMutex
+	terms map[string]Terms  // by source
+	at    map[string]string // the locator of a source
+	by    map[Question]*answer
+	bytes int
+}
+
+// Asked makes a source one that is asked, at a locator. It is called before anything is looked up.
+func (m *Memory) Asked(source, locator string, terms Terms) {
+	m.answers.mu.Lock()
+	defer m.answers.mu.Unlock()
+	m.answers.terms[source], m.answers.at[source] = terms, locator
+}
+
+// look gives the answer of a source that is asked; ok is false for other sources.
+func (a *answers) look(q Question, now time.Duration) (ans Answer, ok bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	terms, ok := a.terms[q.Source]
+	if !ok {
+		return Answer{}, false
+	}
+	e := a.by[q]
+	if e == nil {
+		return Answer{Again: true}, true
+	}
+	ans = Answer{State: e.state(terms, now), Problem: e.problem, Again: now >= e.again}
+	if e.known {
+		ans.Age = now - e.read
+	}
+	if ans.State >= Stale {
+		ans.Attestations = e.attestations
+	}
+	return ans, true
+}
+
+func (e *answer) state(terms Terms, now time.Duration) State {
+	switch age := now - e.read; {
+	case !e.known:
+		return Failed
+	case age <= terms.Fresh:
+		return Fresh
+	case terms.Stale > 0 && age > terms.Stale:
+		return Expired
+	}
+	return Stale
+}
+
+// Due tells whether a question is worth asking now, under the policies of that revision:
+// it was not asked yet, its answer is not fresh any more, or keys that came since could
+// apply to what was left out.
+func (m *Memory) Due(q Question, revision string) bool {
+	now := m.elapsed()
+	m.answers.mu.RLock()
+	defer m.answers.mu.RUnlock()
+	if _, ok := m.answers.terms[q.Source]; !ok {
+		return false
+	}
+	e := m.answers.by[q]
+	return e == nil || now >= e.again || (e.clipped && e.revision != revision)
+}
+
+// put keeps what a source answered at a time read.
+func (m *Memory) put(r *Record, read time.Duration) {
+	now := m.elapsed()
+	a := &m.answers
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	terms, ok := a.terms[r.Question.Source]
+	if !ok {
+		return
+	}
+	e := a.entry(r.Question)
+	a.bytes -= e.size
+	e.attestations, e.known, e.read, e.problem, e.clipped, e.revision = r.Attestations, true, read, "", r.Clipped, r.Revision
+	e.size = sizeOf(r)
+	a.bytes += e.size
+	if len(r.Attestations) > 0 {
+		e.vain, e.again = 0, read+terms.Fresh
+	} else {
+		e.retry(now)
+	}
+}
+
+// fail keeps that a source was asked and failed.
+func (m *Memory) fail(q Question, problem string) {
+	now := m.elapsed()
+	a := &m.answers
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.terms[q.Source]; !ok {
+		return
+	}
+	e := a.entry(q)
+	e.problem = problem
+	e.retry(now)
+}
+
+func (e *answer) retry(now time.Duration) {
+	e.again = now + min(minAgain<<min(e.vain, 10), maxAgain)
+	e.vain++
+}
+
+func (a *answers) entry(q Question) *answer {
+	e := a.by[q]
+	if e == nil {
+		e = &answer{size: emptySize}
+		a.by[q] = e
+		a.bytes += e.size
+	}
+	return e
+}
+
+// emptySize is about what an answer takes without attestations.
+const emptySize = 400
+
+func sizeOf(r *Record) int {
+	n := emptySize
+	for i := range r.Attestations {
+		n += attestationSize(&r.Attestations[i])
+	}
+	return n
+}
+
+func attestationSize(at *Attestation) int {
+	n := 100 + len(at.Note) + len(at.Origin)
+	for k := range at.Envelopes {
+		n += 150 + len(at.Envelopes[k].Payload) + len(at.Envelopes[k].Signature) + len(at.Envelopes[k].KeyID)
+	}
+	return n
+}
+
+// dropped is an answer that made room for others.
+type dropped struct {
+	question Question
+	file     string // empty when it is in none
+}
+
+// full tells whether there is more than the bounds.
+func (m *Memory) full() bool {
+	m.answers.mu.RLock()
+	defer m.answers.mu.RUnlock()
+	return m.answers.over(1)
+}
+
+// over tells whether there is more than a part of the bounds.
+func (a *answers) over(part float64) bool {
+	return float64(len(a.by)) > maxAnswers*part || float64(a.bytes) > maxAnswerBytes*part
+}
+
+// makeRoom drops answers until a tenth of the bounds is free: those about images that are
+// not on this node, the longest unheard of first. If that is not enough it drops the largest,
+// until the rest is within the bounds: who fills the memory with evidence about images
+// that are here loses his own first.
+func (m *Memory) makeRoom(onNode map[image.Identity]bool) (gone []dropped) {
+	a := &m.answers
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var here, elsewhere []Question
+	for q := range a.by {
+		if onNode[q.Identity] {
+			here = append(here, q)
+		} else {
+			elsewhere = append(elsewhere, q)
+		}
+	}
+	drop := func(questions []Question, until float64) {
+		for _, q := range questions {
+			if !a.over(until) {
+				return
+			}
+			gone = append(gone, dropped{q, a.by[q].file})
+			a.bytes -= a.by[q].size
+			delete(a.by, q)
+		}
+	}
+	slices.SortFunc(elsewhere, func(x, y Question) int { return cmp.Compare(a.by[x].again, a.by[y].again) })
+	drop(elsewhere, 0.9)
+	slices.SortFunc(here, func(x, y Question) int { return cmp.Compare(a.by[y].size, a.by[x].size) })
+	drop(here, 1)
+	return gone
+}
+
+// What follows is for the Store, which has the answers on disk.
+
+// termsOf are those of the source of a question; ok is false when it is not asked, or not
+// there any more.
+func (m *Memory) termsOf(q Question) (terms Terms, ok bool) {
+	m.answers.mu.RLock()
+	defer m.answers.mu.RUnlock()
+	terms, ok = m.answers.terms[q.Source]
+	return terms, ok && m.answers.at[q.Source] == q.Locator
+}
+
+// files are the names of all files that answers are in.
+func (m *Memory) files() map[string]bool {
+	m.answers.mu.RLock()
+	defer m.answers.mu.RUnlock()
+	all := make(map[string]bool)
+	for _, e := range m.answers.by {
+		if e.file != "" {
+			all[e.file] = true
+		}
+	}
+	return all
+}
+
+// record gives what is to be written of an answer, and when it was read. It is empty when
+// there is nothing to write.
+func (m *Memory) record(q Question) (Record, time.Duration) {
+	m.answers.mu.RLock()
+	defer m.answers.mu.RUnlock()
+	e := m.answers.by[q]
+	if e == nil {
+		return Record{}, 0
+	}
+	return Record{Question: q, Attestations: e.attestations, Clipped: e.clipped, Revision: e.revision}, e.read
+}
+
+// filed notes the file that has an answer read at that time, empty for none, and gives the
+// one before. Current is false when the answer changed meanwhile and is to be written again.
+func (m *Memory) filed(q Question, file string, read time.Duration) (before string, current bool) {
+	m.answers.mu.Lock()
+	defer m.answers.mu.Unlock()
+	e := m.answers.by[q]
+	if e == nil {
+		return file, true // dropped meanwhile
+	}
+	before, e.file = e.file, file
+	return before, e.read == read
+}
+
+// restore takes an answer from a file, unless a newer one is known. It gives the file that
+// is of no use then; empty when there is none.
+func (m *Memory) restore(r *Record, read time.Duration, file string) (useless string) {
+	m.answers.mu.RLock()
+	e := m.answers.by[r.Question]
+	newer := e != nil && e.known && e.read >= read
+	m.answers.mu.RUnlock()
+	if newer {
+		return file
+	}
+	m.put(r, read)
+	useless, _ = m.filed(r.Question, file, read)
+	return useless
+}

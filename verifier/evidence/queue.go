@@ -1,0 +1,53 @@
+package evidence
+
+import "slices"
+
+// maxWaiting bounds the questions that wait, and maxShare those of one namespace: a tenant
+// who asks about ever new images does not take the room of others. One that does not fit
+// is asked again by the kubelet's next try.
+const (
+	maxWaiting = 4096
+	maxShare   = maxWaiting / 4
+)
+
+// queue holds the questions that wait, and takes one from each namespace in turn.
+type queue struct {
+	turns []string // the namespaces that have some, in the order of their turns
+	by    map[string][]Question
+	len   int
+}
+
+// add tells whether there was room.
+func (w *queue) add(namespace string, q Question) bool {
+	waiting := w.by[namespace]
+	if w.len >= maxWaiting || len(waiting) >= maxShare {
+		return false
+	}
+	if len(waiting) == 0 {
+		w.turns = append(w.turns, namespace)
+	}
+	if w.by == nil {
+		w.by = make(map[string][]Question)
+	}
+	w.by[namespace] = append(waiting, q)
+	w.len++
+	return true
+}
+
+func (w *queue) next() (q Question, ok bool) {
+	if w.len == 0 {
+		return q, false
+	}
+	namespace := w.turns[0]
+	waiting := w.by[namespace]
+	q = waiting[0]
+	w.turns = slices.Delete(w.turns, 0, 1)
+	if len(waiting) == 1 {
+		delete(w.by, namespace)
+	} else {
+		w.by[namespace] = waiting[1:]
+		w.turns = append(w.turns, namespace)
+	}
+	w.len--
+	return q, true
+}
