@@ -17,9 +17,11 @@ import (
 	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
+	"github.com/horkos/horkos/audit"
 	"github.com/horkos/horkos/gate"
 	"github.com/horkos/horkos/plugin"
 	"github.com/horkos/horkos/verifier"
+	"github.com/horkos/horkos/verifier/source"
 )
 
 // Config is how a node is run. Every field is a flag of horkos-node, and the file of
@@ -36,9 +38,15 @@ type Config struct {
 	MaxSpecBytes        int    `json:"maxSpecBytes"`
 	MaxSyncBytes        int    `json:"maxSyncBytes"`
 	AuditLog            string `json:"auditLog"`
+	AuditMaxBytes       int    `json:"auditMaxBytes"`
+	AuditMaxFiles       int    `json:"auditMaxFiles"`
+	AuditFailure        string `json:"auditFailure"`
 	HealthAddress       string `json:"healthAddress"`
 	LogFormat           string `json:"logFormat"`
 	LogLevel            string `json:"logLevel"`
+
+	// Sources are asked for evidence; there is no flag for them.
+	Sources []source.Config `json:"sources"`
 }
 
 // Defaults are the values of what is not given. The default action has none when enforcing.
@@ -52,6 +60,9 @@ func Defaults() Config {
 		Enforcement:         string(gate.Enforce),
 		MaxSpecBytes:        plugin.DefaultMaxSpecBytes,
 		MaxSyncBytes:        plugin.DefaultMaxSyncBytes,
+		AuditMaxBytes:       audit.DefaultMaxBytes,
+		AuditMaxFiles:       audit.DefaultMaxFiles,
+		AuditFailure:        string(gate.DenyAllowed),
 		HealthAddress:       "/run/horkos/health.sock",
 		LogFormat:           "text",
 		LogLevel:            "info",
@@ -134,6 +145,22 @@ func (c *Config) Complete() error {
 	}
 	if c.MaxSyncBytes < 64<<10 || c.MaxSyncBytes > 4<<20 {
 		bad("--max-sync-bytes: want %d to %d, not %d", 64<<10, 4<<20, c.MaxSyncBytes)
+	}
+	if c.AuditMaxBytes < 1<<20 || c.AuditMaxBytes > 1<<30 {
+		bad("--audit-max-bytes: want %d to %d, not %d", 1<<20, 1<<30, c.AuditMaxBytes)
+	}
+	if c.AuditMaxFiles < 1 || c.AuditMaxFiles > 1000 {
+		bad("--audit-max-files: want 1 to 1000, not %d", c.AuditMaxFiles)
+	}
+	switch gate.AuditFailure(c.AuditFailure) {
+	case gate.DenyAllowed, gate.AllowAnyway:
+	default:
+		bad("--audit-failure: want deny-allowed or allow, not %q", c.AuditFailure)
+	}
+	if sources, err := source.Build(c.Sources); err != nil {
+		bad("%v", err)
+	} else {
+		source.Close(sources)
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		bad("--log-format: want text or json, not %q", c.LogFormat)

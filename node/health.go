@@ -42,10 +42,10 @@ func listenHealth(address string) (net.Listener, error) {
 }
 
 // serveHealth serves /healthz, /readyz and /metrics until the context ends.
-func serveHealth(ctx context.Context, l net.Listener, problems func() []string, metrics prometheus.Gatherer) error {
+func serveHealth(ctx context.Context, l net.Listener, problems, notices func() []string, metrics prometheus.Gatherer) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "ok")
+		fmt.Fprintln(w, strings.Join(append([]string{"ok"}, notices()...), "\n"))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if p := problems(); len(p) > 0 {
@@ -53,7 +53,7 @@ func serveHealth(ctx context.Context, l net.Listener, problems func() []string, 
 			fmt.Fprintln(w, strings.Join(p, "\n"))
 			return
 		}
-		fmt.Fprintln(w, "ok")
+		fmt.Fprintln(w, strings.Join(append([]string{"ok"}, notices()...), "\n"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	server := &http.Server{

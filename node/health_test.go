@@ -29,7 +29,7 @@ func TestHealthIsServedOnASocket(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- serveHealth(ctx, listener, func() []string { return <-problems }, registry)
+		done <- serveHealth(ctx, listener, func() []string { return <-problems }, none, registry)
 	}()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

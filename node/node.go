@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,11 +21,13 @@ import (
 	"github.com/horkos/horkos/objects"
 	"github.com/horkos/horkos/plugin"
 	"github.com/horkos/horkos/plugin/containerd"
+	"github.com/horkos/horkos/state"
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/image"
 	"github.com/horkos/horkos/verifier/policy"
-	source "github.com/horkos/horkos/verifier/source/objects"
+	"github.com/horkos/horkos/verifier/source"
+	attestations "github.com/horkos/horkos/verifier/source/objects"
 )
 
 // folderSource is the name under which the attestations of the policy folder are asked for.
@@ -35,11 +38,17 @@ type Node struct {
 	config  Config
 	log     *slog.Logger
 	metrics *prometheus.Registry
+	gates   *gate.Metrics
 
+	clock    *clock
 	decider  verifier.Decider
 	memory   *evidence.Memory
+	store    *evidence.Store
+	sources  []evidence.Asked
+	fetcher  *evidence.Fetcher
+	lookups  map[string]*[evidence.Fresh + 1]prometheus.Counter
 	snapshot atomic.Pointer[policy.Snapshot]
-	prefetch *prefetch
+	records  *audit.Log
 	floor    *floorFile
 	shell    *gate.Shell
 	client   *containerd.Client
@@ -53,24 +62,75 @@ type Node struct {
 	away  string // why the plugin is kept away from the runtime, as last reported
 }
 
+// takeover is how long a daemon waits for the one before it to end.
+const takeover = 30 * time.Second
+
 // Run runs the daemon until the context ends. It returns an error when it cannot start
 // or a part of it fails for good; a runtime that is not there yet is waited for.
 func Run(ctx context.Context, config Config, version string, log *slog.Logger) error {
-	lock, err := ownState(config.StateDir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory(), swept: make(chan struct{}, 1)}
-	n.decider = verifier.Decider{Default: config.defaultAction(), Sources: []evidence.Question{{Source: folderSource}}}
-	if n.floor, err = openFloor(config.Floor, log); err != nil {
-		return err
-	}
 	name, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("ask for the node's name: %w", err)
 	}
-	records, err := audit.Open(config.AuditLog, name)
+	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory(), swept: make(chan struct{}, 1)}
+	n.gates = gate.NewMetrics(n.metrics, version)
+	n.snapshot.Store(policy.Compile())
+	n.clock = newClock(config.StateDir, log)
+	n.store = evidence.NewStore(n.memory, evidence.StoreOptions{
+		Dir: filepath.Join(config.StateDir, evidenceDir), Node: name, Now: n.clock.Now, OnNode: n.onNode, Log: log,
+	})
+	if n.client, err = containerd.Dial(config.ContainerdAddress, config.ContainerdNamespace); err != nil {
+		return err
+	}
+	defer n.client.Close()
+	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.reported, Prefer: n.spokenFor})
+	if err := n.gather(); err != nil {
+		return err
+	}
+	defer source.Close(n.sources)
+	lock, err := n.own(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return n.run(ctx, name)
+}
+
+// own takes the state folder, and waits for a daemon that still has it.
+func (n *Node) own(ctx context.Context) (*state.Lock, error) {
+	lock, err := state.Own(ctx, n.config.StateDir, takeover, func() {
+		n.log.Info("another horkos-node has the state folder: waiting for it to end", "folder", n.config.StateDir, "for", takeover)
+		n.loadEvidence(false)
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The kept copy of the policies and the clock say their versions themselves.
+	aside, err := lock.Adopt(evidenceDir)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	if aside != "" {
+		n.log.Error(aside)
+	}
+	return lock, nil
+}
+
+// run is what the owner of the state folder does.
+func (n *Node) run(ctx context.Context, name string) error {
+	config, log := n.config, n.log
+	n.clock.begin()
+	n.loadEvidence(true)
+	var err error
+	if n.floor, err = openFloor(config.Floor, log); err != nil {
+		return err
+	}
+	n.records, err = audit.Open(audit.Options{
+		Path: config.AuditLog, Node: name, MaxBytes: int64(config.AuditMaxBytes), MaxFiles: config.AuditMaxFiles,
+		OnHead: func(seq uint64, _ string) { n.gates.AuditHead.Set(float64(seq)) },
+		Log:    log, Now: n.clock.Now,
+	})
 	if err != nil {
 		return err
 	}
@@ -78,24 +138,16 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
-	metrics := gate.NewMetrics(n.metrics, version)
-	n.shell = &gate.Shell{Gate: plugin.GateName, Node: name, Mode: gate.Mode(config.Enforcement), Floor: n.floor.Floor,
-		Records: records, Metrics: metrics, Log: log, Now: time.Now}
-	n.prefetch = newPrefetch(n.memory, n.snapshot.Load)
+	n.shell = &gate.Shell{Gate: plugin.GateName, Node: name, Mode: gate.Mode(config.Enforcement), AuditFailure: gate.AuditFailure(config.AuditFailure),
+		Floor: n.floor.Floor, Records: n.records, Metrics: n.gates, Log: log, Now: n.clock.Now}
 	n.take(first)
-
-	if n.client, err = containerd.Dial(config.ContainerdAddress, config.ContainerdNamespace); err != nil {
-		return err
-	}
-	defer n.client.Close()
-	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.reported, Prefer: n.spokenFor})
 	n.plugin = plugin.New(plugin.Options{
-		Socket: config.NRISocket, Binder: n.index, Decide: n.decide, Wanter: n.prefetch, Shell: n.shell,
+		Socket: config.NRISocket, Binder: n.index, Decide: n.decide, Wanter: n.fetcher, Shell: n.shell,
 		MaxSpecBytes: config.MaxSpecBytes, MaxSyncBytes: config.MaxSyncBytes,
 		Before: n.mayRegister, Explain: n.explain, Changed: func(plugin.State) { n.service.Changed() },
-		Now: time.Now, Log: log,
+		Now: n.clock.Now, Log: log,
 	})
-	n.service = newService(n.problems, func() bool { return n.plugin.State().Synchronized }, n.probe)
+	n.service = newService(n.problems, n.notices, func() bool { return n.plugin.State().Synchronized }, n.probe)
 
 	group, ctx := errgroup.WithContext(ctx)
 	if config.HealthAddress != "" {
@@ -103,12 +155,14 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return serveHealth(ctx, listener, n.problems, n.metrics) })
+		group.Go(func() error { return serveHealth(ctx, listener, n.problems, n.notices, n.metrics) })
 	}
-	group.Go(func() error { return records.Run(ctx) })
+	group.Go(func() error { return n.clock.Run(ctx) })
+	group.Go(func() error { return n.records.Run(ctx) })
+	group.Go(func() error { return n.store.Run(ctx) })
 	group.Go(func() error { return n.floor.Run(ctx) })
 	group.Go(func() error { return folder.Run(ctx, n.take) })
-	group.Go(func() error { return n.prefetch.Run(ctx) })
+	group.Go(func() error { return n.fetcher.Run(ctx) })
 	group.Go(func() error { return n.index.Run(ctx) })
 	group.Go(func() error { return n.sweepOnChange(ctx) })
 	group.Go(func() error {
@@ -126,12 +180,12 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 
 // take puts the objects of the folder in force.
 func (n *Node) take(set crds.Set) {
-	attestations, ignored := source.Records(set.Objects)
+	records, ignored := attestations.Records(set.Objects)
 	snap := policy.Compile(set)
 	n.report(ignored, snap.Findings())
-	n.memory.Replace(folderSource, attestations)
+	n.memory.Replace(folderSource, records)
 	n.snapshot.Store(snap)
-	n.shell.Metrics.InForce(snap.Revision())
+	n.gates.InForce(snap.Revision())
 	n.mu.Lock()
 	n.stale = set.Stale
 	n.mu.Unlock()
@@ -148,7 +202,7 @@ func (n *Node) take(set crds.Set) {
 // maxReported bounds what one change of the folder writes to the log.
 const maxReported = 20
 
-func (n *Node) report(ignored []source.Ignored, findings []policy.Finding) {
+func (n *Node) report(ignored []attestations.Ignored, findings []policy.Finding) {
 	for _, i := range ignored[:min(len(ignored), maxReported)] {
 		n.log.Warn("an attestation is ignored", "object", i.Object, "source", i.Source, "problem", i.Message)
 	}
@@ -160,64 +214,15 @@ func (n *Node) report(ignored []source.Ignored, findings []policy.Finding) {
 	}
 }
 
-// sweepOnChange verifies signatures ahead whenever policies or attestations have changed.
-func (n *Node) sweepOnChange(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-n.swept:
-			n.sweep(n.running(ctx))
-		}
-	}
-}
-
-// running are the names of the images of the containers of the node. Not to know them
-// costs an order, nothing else.
-func (n *Node) running(ctx context.Context) []string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	inventory, err := n.client.Inventory(ctx, plugin.MaxObjectBytes)
-	if err != nil {
-		n.log.Debug("what runs on the node is not known", "error", err)
-	}
-	return inventory.Images
-}
-
-// sweep has the signatures about all images of the node verified, those of running pods first.
-func (n *Node) sweep(running []string) {
-	first := questions(n.decider.Sources, n.index.Named(running))
-	n.prefetch.Sweep(append(first, questions(n.decider.Sources, n.index.Images())...))
-}
-
-// reported is told of images that containerd reports.
-func (n *Node) reported(candidates []verifier.Candidate) {
-	n.prefetch.Want(questions(n.decider.Sources, candidates))
-}
-
-// spokenFor tells whether any attestation is about a candidate: of many twins, those come first.
-func (n *Node) spokenFor(c verifier.Candidate) bool {
-	for _, q := range questions(n.decider.Sources, []verifier.Candidate{c}) {
-		if attestations, _ := n.memory.Lookup(q); len(attestations) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (n *Node) decide(req *verifier.Request) verifier.Decision {
-	return n.decider.Decide(req, n.snapshot.Load(), n.memory)
-}
-
 // probe decides about an image that does not exist, through the whole of Decide and the
 // gate's shell, without I/O and counters.
 func (n *Node) probe() error {
 	const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
-	req := &verifier.Request{Namespace: "horkos-probe", Time: time.Now(), Images: []verifier.Image{{
+	req := &verifier.Request{Namespace: "horkos-probe", Time: n.clock.Now(), Images: []verifier.Image{{
 		Written: "probe", Config: digest, Digests: []image.Digest{digest},
 		Candidates: []verifier.Candidate{{Repository: "horkos.invalid/probe", Digests: []image.Digest{digest}}},
 	}}}
-	v := n.shell.Judge(req, n.decide(req))
+	v := n.shell.Judge(req, n.decider.Decide(req, n.snapshot.Load(), n.memory))
 	if v.Decision.Reason == verifier.Attested || v.Decision.Reason == verifier.Internal {
 		return fmt.Errorf("the probe was %s, %s", v.Decision.Result, v.Decision.Reason)
 	}
@@ -236,12 +241,27 @@ func (n *Node) problems() []string {
 	if p := n.floor.Problem(); p != "" {
 		all = append(all, "floor: "+p)
 	}
+	if p := n.records.Problem(); p != "" {
+		all = append(all, "audit log: "+p)
+	}
 	if !n.index.Ready() {
 		all = append(all, "images: containerd's records are not followed at "+n.config.ContainerdAddress)
 	}
 	if s := n.plugin.State(); !s.Synchronized {
 		problem := cmp.Or(away, s.Problem, "not registered with the runtime yet")
 		all = append(all, "runtime: "+problem)
+	}
+	return all
+}
+
+// notices say what is wrong and does not keep the node from gating.
+func (n *Node) notices() []string {
+	var all []string
+	if p := n.clock.Problem(); p != "" {
+		all = append(all, "time: "+p)
+	}
+	if p := n.store.Problem(); p != "" {
+		all = append(all, "evidence: "+p)
 	}
 	return all
 }

@@ -70,13 +70,10 @@ const settleFor = 300 * time.Millisecond
 
 // settleRunning has the signatures about the images of the node's containers verified before the first create.
 func (n *Node) settleRunning(ctx context.Context, images []string) {
-	n.prefetch.Want(questions(n.decider.Sources, n.index.Named(images)))
-	limit := time.NewTimer(settleFor)
-	defer limit.Stop()
-	select {
-	case <-n.prefetch.Answered():
-	case <-limit.C:
-	case <-ctx.Done():
+	ctx, cancel := context.WithTimeout(ctx, settleFor)
+	defer cancel()
+	if err := n.fetcher.Settle(ctx, questions(n.decider.Sources, n.index.Named(images))); err != nil {
+		n.log.Debug("not all signatures about images that run are verified yet", "error", err)
 	}
 }
 

@@ -13,13 +13,14 @@ import (
 // STATUS on every change, and the watchdog as long as a decision can be made.
 type service struct {
 	problems func() []string
-	gated    func() bool // the runtime asks the gate
+	notices  func() []string // what is wrong and does not keep the node from gating
+	gated    func() bool     // the runtime asks the gate
 	probe    func() error
 	changed  chan struct{}
 }
 
-func newService(problems func() []string, gated func() bool, probe func() error) *service {
-	return &service{problems: problems, gated: gated, probe: probe, changed: make(chan struct{}, 1)}
+func newService(problems, notices func() []string, gated func() bool, probe func() error) *service {
+	return &service{problems: problems, notices: notices, gated: gated, probe: probe, changed: make(chan struct{}, 1)}
 }
 
 // Changed has the state told again soon. It does not wait.
@@ -44,7 +45,7 @@ func (s *service) Run(ctx context.Context) error {
 	defer tick.Stop()
 	ready := false
 	for {
-		state := "STATUS=gating"
+		state := "STATUS=" + strings.Join(append([]string{"gating"}, s.notices()...), "; ")
 		if problems := s.problems(); len(problems) > 0 {
 			state = "STATUS=not ready: " + strings.ReplaceAll(strings.Join(problems, "; "), "\n", " ")
 		}

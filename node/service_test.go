@@ -63,6 +63,8 @@ func (m *manager) run(s *service) (stop func()) {
 
 func never() bool { return false }
 
+func none() []string { return nil }
+
 func TestReadyIsSaidOnceAndTheStatusWheneverItChanges(t *testing.T) {
 	m := newManager(t)
 	var problem atomic.Pointer[string]
@@ -73,7 +75,7 @@ func TestReadyIsSaidOnceAndTheStatusWheneverItChanges(t *testing.T) {
 			return []string{p}
 		}
 		return nil
-	}, func() bool { return !strings.HasPrefix(*problem.Load(), "runtime") }, func() error { return nil })
+	}, func() []string { return []string{"time: the clock is behind"} }, func() bool { return !strings.HasPrefix(*problem.Load(), "runtime") }, func() error { return nil })
 	stop := m.run(s)
 	defer stop()
 	if heard := m.hears("not ready"); heard[0] != "STATUS=not ready: runtime: not registered" {
@@ -84,7 +86,7 @@ func TestReadyIsSaidOnceAndTheStatusWheneverItChanges(t *testing.T) {
 	m.hears("READY=1\nSTATUS=not ready: policies: gone")
 	set("")
 	s.Changed()
-	for _, text := range m.hears("STATUS=gating") {
+	for _, text := range m.hears("STATUS=gating; time: the clock is behind") {
 		if strings.Contains(text, "READY=1") {
 			t.Error("READY was said again")
 		}
@@ -93,7 +95,7 @@ func TestReadyIsSaidOnceAndTheStatusWheneverItChanges(t *testing.T) {
 
 func TestAGateWithOldPoliciesIsReadyForTheServiceManager(t *testing.T) {
 	m := newManager(t)
-	stop := m.run(newService(func() []string { return []string{"policies: the folder is gone"} }, func() bool { return true }, func() error { return nil }))
+	stop := m.run(newService(func() []string { return []string{"policies: the folder is gone"} }, none, func() bool { return true }, func() error { return nil }))
 	defer stop()
 	m.hears("READY=1\nSTATUS=not ready: policies: the folder is gone")
 }
@@ -101,7 +103,7 @@ func TestAGateWithOldPoliciesIsReadyForTheServiceManager(t *testing.T) {
 func TestTheWatchdogIsFedWhileADecisionCanBeMadeAlsoWhenNotReady(t *testing.T) {
 	m := newManager(t)
 	t.Setenv("WATCHDOG_USEC", "30000")
-	s := newService(func() []string { return []string{"runtime: away"} }, never, func() error { return nil })
+	s := newService(func() []string { return []string{"runtime: away"} }, none, never, func() error { return nil })
 	stop := m.run(s)
 	m.hears("WATCHDOG=1")
 	stop()
@@ -112,7 +114,7 @@ func TestTheWatchdogIsNotFedByAGateThatCannotDecide(t *testing.T) {
 	m := newManager(t)
 	t.Setenv("WATCHDOG_USEC", "30000")
 	probed := make(chan struct{}, 100)
-	s := newService(func() []string { return nil }, never, func() error {
+	s := newService(func() []string { return nil }, none, never, func() error {
 		probed <- struct{}{}
 		return errors.New("stuck")
 	})
@@ -135,5 +137,5 @@ func TestTheWatchdogIsNotFedByAGateThatCannotDecide(t *testing.T) {
 func TestWithoutAServiceManagerNothingIsSaid(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	m := &manager{t: t}
-	m.run(newService(func() []string { return nil }, never, func() error { return nil }))()
+	m.run(newService(func() []string { return nil }, none, never, func() error { return nil }))()
 }

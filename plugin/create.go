@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/containerd/nri/pkg/api"
 
@@ -34,6 +35,7 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, c *ap
 
 // answer says why a container is refused. An admission is recorded where it is the last word.
 func (p *Plugin) answer(ctx context.Context, r *api.ValidateContainerAdjustmentRequest, last bool) (err error) {
+	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, p.deadline())
 	defer cancel()
 	who := subject(r.GetPod())
@@ -51,9 +53,9 @@ func (p *Plugin) answer(ctx context.Context, r *api.ValidateContainerAdjustmentR
 	if !last && p.Shell.Judge(req, dec).Admit {
 		return nil
 	}
-	v := p.Shell.Conclude(who, req, dec, req.Time)
+	v := p.Shell.Conclude(who, req, dec, started)
 	if len(dec.Missing) > 0 {
-		p.Wanter.Want(dec.Missing)
+		p.Wanter.Want(who.Namespace, dec.Missing)
 	}
 	return errorOf(v)
 }
@@ -88,7 +90,7 @@ func (p *Plugin) recovered(who gate.Subject, req *verifier.Request, err *error) 
 	if p.Shell.Mode != gate.Audit {
 		*err = errors.New(dec.Message())
 	}
-	*err = errorOf(p.Shell.Conclude(who, req, dec, req.Time))
+	*err = errorOf(p.Shell.Conclude(who, req, dec, time.Now()))
 }
 
 // decideCreate decides about the images of a container, which it puts into the request.

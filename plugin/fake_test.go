@@ -48,7 +48,7 @@ func (f *fakeNode) Append(r *audit.Record) error {
 	return nil
 }
 
-func (f *fakeNode) Want(q []evidence.Question) { f.wanted = append(f.wanted, q...) }
+func (f *fakeNode) Want(_ string, q []evidence.Question) { f.wanted = append(f.wanted, q...) }
 
 // plugin makes a Plugin at the node; change is optional.
 func (f *fakeNode) plugin(t *testing.T, change func(*Options)) *Plugin {

@@ -27,9 +27,10 @@ type Binder interface {
 // Decide answers a request by the policies and the evidence of the moment, without waiting.
 type Decide func(*verifier.Request) verifier.Decision
 
-// Wanter gathers in the background what a decision missed; it does not wait.
+// Wanter gathers in the background what a decision about a namespace's images missed; it
+// does not wait.
 type Wanter interface {
-	Want([]evidence.Question)
+	Want(namespace string, questions []evidence.Question)
 }
 
 // Options are what a Plugin is made of.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containerd/nri/pkg/api"
 
@@ -112,7 +113,7 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) (err er
 	refusal, over := p.budget.add(pod.GetId(), "pod", pod.GetNamespace(), pod.SizeVT())
 	if refusal != "" {
 		dec := verifier.Refuse(req, verifier.Denied, verifier.SpecTooLarge, refusal)
-		return errorOf(p.Shell.Conclude(who, req, dec, req.Time))
+		return errorOf(p.Shell.Conclude(who, req, dec, time.Now()))
 	}
 	if over {
 		p.reportOver(pod.GetNamespace())
@@ -144,16 +145,16 @@ func (p *Plugin) refusedPause(ctx context.Context, pod *api.PodSandbox) *gate.Ve
 	if p.pauses.isGood(pod.GetId()) {
 		return nil
 	}
-	now := p.Now()
+	started := time.Now()
 	img := p.Binder.BindSandbox(ctx, pod.GetId())
-	req := &verifier.Request{Namespace: pod.GetNamespace(), Time: now, Images: []verifier.Image{img}}
+	req := &verifier.Request{Namespace: pod.GetNamespace(), Time: p.Now(), Images: []verifier.Image{img}}
 	dec := p.Decide(req)
 	if img.Unbound == "" && !dec.Images[0].FolderRevoked {
 		// Only the floor vouches for what a sandbox runs; policies are for containers.
 		dec = verifier.Refuse(req, verifier.Denied, verifier.NotAttested, "the sandbox's pause image "+string(slices.Concat(img.Digests, []image.Digest{"of an unknown digest"})[0])+
 			" is not on the floor of this node; its pause process had started by then, and no container starts beside it")
 	}
-	v := p.Shell.Conclude(subject(pod), req, dec, now)
+	v := p.Shell.Conclude(subject(pod), req, dec, started)
 	if v.Admit {
 		p.pauses.set(pod.GetId())
 		return nil

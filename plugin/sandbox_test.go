@@ -42,7 +42,7 @@ func TestASandboxRunsWhatIsOnTheFloorOrNothing(t *testing.T) {
 		{"on the floor of another namespace", pauseImage(pauseDigest), refuseAll, pauseDigest + " namespace=blog", gate.Enforce, "not on the floor"},
 		{"attested is not enough", pauseImage(otherDigest), allowAll, pauseDigest, gate.Enforce, "not on the floor"},
 		{"not tied down", unbound, byBinding, pauseDigest, gate.Enforce, "its process is not the image's"},
-		{"revoked by the folder", pauseImage(pauseDigest), revoked, pauseDigest, gate.Enforce, "is not attested"},
+		{"revoked by the folder", pauseImage(pauseDigest), revoked, pauseDigest, gate.Enforce, "is refused"},
 		{"a floor that was emptied vouches for nothing", pauseImage(pauseDigest), allowAll, "", gate.Enforce, "not on the floor"},
 		{"an auditing gate only reports", pauseImage(otherDigest), refuseAll, pauseDigest, gate.Audit, ""},
 		{"an auditing gate needs no floor", pauseImage(otherDigest), refuseAll, "", gate.Audit, ""},

@@ -114,7 +114,9 @@ func TestEveryFieldIsAFlagOfItsName(t *testing.T) {
 			}
 			flag.WriteRune(unicode.ToLower(r))
 		}
-		want = append(want, flag.String())
+		if flag.String() != "sources" { // a list has no flag
+			want = append(want, flag.String())
+		}
 	}
 	var got []string
 	flags.VisitAll(func(f *pflag.Flag) { got = append(got, f.Name) })

@@ -439,7 +439,7 @@ func (tellingBinder) BindSandbox(context.Context, string) verifier.Image {
 
 type noWanter struct{}
 
-func (noWanter) Want([]evidence.Question) {}
+func (noWanter) Want(string, []evidence.Question) {}
 
 type noRecords struct{}
 
