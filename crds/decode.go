@@ -23,27 +23,45 @@ import (
 // document has no apiVersion, kind or metadata.name, a key outside spec stands twice, or a
 // limit is passed. There is no object then, since nobody can say which ones are missing.
 func Decode(data []byte, source string) ([]Object, error) {
+	d := &decoder{}
+	if err := d.decode(data, source); err != nil {
+		return nil, err
+	}
+	return d.objects, nil
+}
+
+// Strangers are the objects that Decode drops and that were hardly meant to be: their group
+// or kind looks like ours. Each has one Problem, which tells that. Of data that Decode
+// refuses there are none.
+func Strangers(data []byte, source string) []Object {
+	d := &decoder{}
+	if err := d.decode(data, source); err != nil {
+		return nil
+	}
+	return d.strangers
+}
+
+func (d *decoder) decode(data []byte, source string) error {
 	if len(data) > MaxBytes {
-		return nil, fmt.Errorf("%s: more than %d bytes", source, MaxBytes)
+		return fmt.Errorf("%s: more than %d bytes", source, MaxBytes)
 	}
 	if !utf8.Valid(data) {
-		return nil, fmt.Errorf("%s: not UTF-8", source)
+		return fmt.Errorf("%s: not UTF-8", source)
 	}
 	docs, err := documents(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", source, err)
+		return fmt.Errorf("%s: %w", source, err)
 	}
-	d := &decoder{}
 	for i, doc := range docs {
 		at := source
 		if len(docs) > 1 {
 			at = documentSource(source, i)
 		}
 		if err := d.document(doc, at); err != nil {
-			return nil, fmt.Errorf("%s: %w", at, err)
+			return fmt.Errorf("%s: %w", at, err)
 		}
 	}
-	return d.objects, nil
+	return nil
 }
 
 // documents splits data into its documents, each as JSON. JSON is tried first where it
@@ -92,8 +110,9 @@ type metadata struct {
 }
 
 type decoder struct {
-	objects []Object
-	seen    int // objects, the dropped ones too
+	objects   []Object
+	strangers []Object // of those that are dropped
+	seen      int      // objects, the dropped ones too
 }
 
 // document decodes a document that is an object or a list of objects.
@@ -164,6 +183,11 @@ func (d *decoder) object(m manifest, source string) error {
 	}
 	k, known := knownKind(m.APIVersion, m.Kind)
 	if !known && !ours(m.APIVersion) {
+		if like, ok := looksLike(m.APIVersion, m.Kind); ok {
+			text := fmt.Sprintf("apiVersion %.80q is of another group than %s: the object is passed over", m.APIVersion, like)
+			d.strangers = append(d.strangers, Object{APIVersion: m.APIVersion, Kind: m.Kind, Name: m.Metadata.Name, Namespace: m.Metadata.Namespace,
+				Source: source, Problems: []Problem{{"apiVersion", text}}})
+		}
 		return nil
 	}
 	o := Object{

@@ -74,6 +74,23 @@ func ours(apiVersion string) bool {
 	return false
 }
 
+// looksLike gives the group and version that was probably meant by one that is not ours.
+func looksLike(apiVersion, name string) (like string, ok bool) {
+	for _, gv := range []string{kritis.GroupVersion, horkos.GroupVersion} {
+		if _, known := knownKind(gv, name); known {
+			return gv, true
+		}
+	}
+	group, _, _ := strings.Cut(strings.ToLower(apiVersion), "/")
+	switch {
+	case strings.Contains(group, "kritis"), strings.Contains(group, "grafeas"):
+		return kritis.GroupVersion, true
+	case strings.Contains(group, "horkos"):
+		return horkos.GroupVersion, true
+	}
+	return "", false
+}
+
 func checkGenericAttestationPolicy(o *Object) []Problem {
 	return checkPatterns("spec.admissionAllowlistPatterns", o.Spec.(*kritis.GenericAttestationPolicySpec).AdmissionAllowlistPatterns)
 }

@@ -36,7 +36,7 @@ func TestEveryCaseOfTheTableIsDecidedByTheCommandLineAsItSays(t *testing.T) {
 			decideCase(t, c, string(manifests), at)
 		})
 	}
-	if ran < 80 {
+	if ran < 330 {
 		t.Errorf("only %d cases ran", ran)
 	}
 }

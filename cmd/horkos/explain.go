@@ -73,12 +73,14 @@ type only struct {
 	n int
 }
 
-func (o only) Lookup(q evidence.Question) ([]evidence.Attestation, bool) {
-	all, ok := o.Memory.Lookup(q)
-	if o.n >= len(all) {
-		return nil, ok
+func (o only) Lookup(q evidence.Question) evidence.Answer {
+	known := o.Memory.Lookup(q)
+	all := known.Attestations
+	known.Attestations = nil
+	if o.n < len(all) {
+		known.Attestations = all[o.n : o.n+1]
 	}
-	return all[o.n : o.n+1], ok
+	return known
 }
 
 // tryAlone decides again with each attestation by itself, which tells what became of it.
@@ -90,7 +92,7 @@ func (e *explanation) tryAlone(ctx context.Context) error {
 			break
 		}
 	}
-	all, _ := e.memory.Lookup(q)
+	all := e.memory.Lookup(q).Attestations
 	e.filed = all[:min(len(all), maxShown)]
 	e.more = len(all) - len(e.filed)
 	e.used = make([]bool, len(e.filed))
@@ -124,22 +126,25 @@ func (e *explanation) layer(root *branch, l *policy.Layer) (s standing, decides 
 	for _, c := range e.decision.Checks {
 		switch {
 		case c.Layer != l.Name:
-		case c.Requirement == "allowlist":
+		case c.Requirement == verifier.RequirementAllowlist:
 			exempt[c.Policy] = c
 		default:
 			checks = append(checks, c)
 		}
 	}
-	if by, ok := l.Exempts(policy.NameOf(e.decision.Image.Name)); ok && len(checks) == 0 {
+	if by, reports, ok := l.Exempts(policy.NameOf(e.decision.Image.Name)); ok {
 		if c, ok := exempt[by.Object]; ok {
 			s = standing{c.Result, c.Reason}
 			b.add(by.Object+": "+s.String(), c.Detail)
+			for _, p := range l.Policies {
+				if !reports && p.Enforcement != policy.Enforce {
+					e.policy(b, p, &checks, exempt)
+				}
+			}
 			return s, true
 		}
 	}
-	broken := l.Best && slices.ContainsFunc(l.Policies, func(p *policy.Policy) bool {
-		return p.Malformed != "" && p.Enforcement == policy.Enforce
-	})
+	broken := l.Best && slices.ContainsFunc(l.Policies, func(p *policy.Policy) bool { return p.Malformed != "" })
 	var deciding []standing
 	for _, p := range l.Policies {
 		ps, counts := e.policy(b, p, &checks, exempt)
@@ -211,8 +216,7 @@ func (e *explanation) policy(layer *branch, p *policy.Policy, checks *[]verifier
 		b.remark(short(p.Malformed))
 		return s, enforces
 	case len(own) > 0 && len(p.Authorities) > 0:
-		requirement, _, _ := strings.Cut(own[0].Requirement, ", only reported")
-		b.remark("requires " + requirement)
+		b.remark("requires " + p.Asks())
 	}
 	for _, c := range own {
 		if c.Authority == "" {
@@ -232,7 +236,7 @@ func standingOf(p *policy.Policy, checks []verifier.Check) standing {
 	s := standing{verifier.Allowed, verifier.Attested} // of a policy that asks for no authority
 	var asked []standing
 	for _, c := range checks {
-		if c.Authority != "" && c.Requirement != "emergency" {
+		if c.Authority != "" && c.Requirement != verifier.RequirementEmergency {
 			asked = append(asked, standing{c.Result, c.Reason})
 		}
 	}
@@ -244,7 +248,7 @@ func standingOf(p *policy.Policy, checks []verifier.Check) standing {
 		switch {
 		case c.Authority == "" && c.Result < s.result:
 			s = standing{c.Result, c.Reason}
-		case c.Requirement == "emergency" && c.Result > s.result:
+		case c.Requirement == verifier.RequirementEmergency && c.Result > s.result:
 			s = standing{c.Result, c.Reason}
 		}
 	}
@@ -254,7 +258,7 @@ func standingOf(p *policy.Policy, checks []verifier.Check) standing {
 // authority draws one authority and what became of each attestation that bears its keys.
 func (e *explanation) authority(pb *branch, c verifier.Check) {
 	what := "authority "
-	if c.Requirement == "emergency" {
+	if c.Requirement == verifier.RequirementEmergency {
 		what = "emergency authority "
 	}
 	detail := c.Detail
@@ -284,7 +288,7 @@ func (e *explanation) authority(pb *branch, c verifier.Check) {
 // aloneFor is what an attestation alone is to the authority of a check, if it bears a key of it.
 func (e *explanation) aloneFor(n int, c verifier.Check) (verifier.Check, bool) {
 	for _, a := range e.alone[n] {
-		if a.Layer != c.Layer || a.Policy != c.Policy || a.Authority != c.Authority || (a.Requirement == "emergency") != (c.Requirement == "emergency") {
+		if a.Layer != c.Layer || a.Policy != c.Policy || a.Authority != c.Authority || (a.Requirement == verifier.RequirementEmergency) != (c.Requirement == verifier.RequirementEmergency) {
 			continue
 		}
 		if c.Result == verifier.Allowed && c.KeyID == a.KeyID && c.Attestation == e.filed[n].Origin {

@@ -3,19 +3,21 @@ package main
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/crds/horkos"
 	"github.com/horkos/horkos/crds/kritis"
+	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/policy"
 )
 
 // lint looks for what can be judged and is hardly what was meant, beyond what compiling tells.
 type lint struct {
 	now           time.Time
-	denyByDefault bool
+	denyByDefault bool // the gates are said to
 }
 
 // object gives the warnings about one object among all.
@@ -25,7 +27,11 @@ func (l lint) object(o *crds.Object, all []crds.Object) []crds.Problem {
 	}
 	switch spec := o.Spec.(type) {
 	case *kritis.AttestationAuthoritySpec:
-		return l.keys("spec", spec.PublicKeys, spec.AcceptExpiredKeys, spec.PublicKeyData != "")
+		keys := spec.PublicKeys
+		if spec.PublicKeyData != "" {
+			keys = append(slices.Clip(keys), kritis.PublicKey{ASCIIArmoredPGPPublicKey: spec.PublicKeyData})
+		}
+		return l.keys("spec", keys, spec.AcceptExpiredKeys, len(spec.PublicKeys))
 	case *kritis.GenericAttestationPolicySpec:
 		return l.notBefore(spec.NotBefore)
 	case *kritis.ImageSecurityPolicySpec:
@@ -47,7 +53,7 @@ func (l lint) clusterPolicy(o *crds.Object, spec *horkos.ClusterAttestationPolic
 		authorities []horkos.Authority
 	}{{"authorities", spec.Authorities}, {"emergencyAuthorities", spec.EmergencyAuthorities}} {
 		for i, a := range list.authorities {
-			warnings = append(warnings, l.keys(fmt.Sprintf("spec.%s[%d]", list.field, i), a.PublicKeys, a.AcceptExpiredKeys, false)...)
+			warnings = append(warnings, l.keys(fmt.Sprintf("spec.%s[%d]", list.field, i), a.PublicKeys, a.AcceptExpiredKeys, len(a.PublicKeys))...)
 		}
 	}
 	for i, p := range spec.Images {
@@ -98,32 +104,60 @@ func (l lint) notBefore(text string) []crds.Problem {
 	return []crds.Problem{{Field: "spec.notBefore", Message: "it lies ahead: nothing satisfies the policy until then"}}
 }
 
-// keys tells of keys out of their time, and of an authority that has no others.
-func (l lint) keys(at string, keys []kritis.PublicKey, acceptExpired *bool, older bool) []crds.Problem {
-	accept := acceptExpired == nil || *acceptExpired
+// keys tells of keys out of their time or revoked, and of an authority that has no others.
+// Those from the listed-th on are of the older shape.
+func (l lint) keys(at string, keys []kritis.PublicKey, acceptExpired *bool, listed int) []crds.Problem {
 	var warnings []crds.Problem
 	useless := 0
 	for i, k := range keys {
 		field := fmt.Sprintf("%s.publicKeys[%d]", at, i)
-		from, _ := time.Parse(time.RFC3339, k.ValidFrom) // the zero time is no bound, as where it is compiled
-		until, err := time.Parse(time.RFC3339, k.ValidUntil)
-		switch {
-		case err == nil && !until.After(from):
-			warnings = append(warnings, crds.Problem{Field: field + ".validUntil", Message: "the key is at no time valid: validUntil is not after validFrom"})
-			useless++
-		case from.After(l.now):
-			warnings = append(warnings, crds.Problem{Field: field + ".validFrom", Message: "the key is not to be used yet"})
-			useless++
-		case err != nil || until.After(l.now):
-		case accept:
-			warnings = append(warnings, crds.Problem{Field: field + ".validUntil", Message: "the key has expired: only what it signed before counts, by the signer's own word"})
-		default:
-			warnings = append(warnings, crds.Problem{Field: field + ".validUntil", Message: "the key has expired, and acceptExpiredKeys is false: nothing that it signed counts"})
+		if i >= listed {
+			field = at + ".publicKeyData"
+		}
+		w, use := l.key(k, acceptExpired == nil || *acceptExpired)
+		if w.Message != "" {
+			w.Field = field + w.Field
+			warnings = append(warnings, w)
+		}
+		if !use {
 			useless++
 		}
 	}
-	if len(keys) > 0 && useless == len(keys) && !older {
-		warnings = append(warnings, crds.Problem{Field: at + ".publicKeys", Message: "none of the keys can be used now: nothing satisfies a policy that requires this authority"})
+	if len(keys) > 0 && useless == len(keys) {
+		field := at + ".publicKeys"
+		if listed == 0 {
+			field = at + ".publicKeyData"
+		}
+		warnings = append(warnings, crds.Problem{Field: field, Message: "none of the keys can be used now: nothing satisfies a policy that requires this authority"})
 	}
 	return warnings
+}
+
+// key tells what is wrong with the time of a key, by the field of it, and whether anything
+// that it signed can count.
+func (l lint) key(k kritis.PublicKey, accept bool) (w crds.Problem, use bool) {
+	from, _ := time.Parse(time.RFC3339, k.ValidFrom) // the zero time is no bound, as where it is compiled
+	until, _ := time.Parse(time.RFC3339, k.ValidUntil)
+	field := ".validUntil"
+	if k.ASCIIArmoredPGPPublicKey != "" {
+		key, err := attestation.ParsePGPKey("", []byte(k.ASCIIArmoredPGPPublicKey))
+		switch {
+		case err != nil: // of another sort, or told where it is compiled
+		case key.Revoked():
+			return crds.Problem{Message: "the key is revoked: nothing that it signed counts"}, false
+		case !key.Until().IsZero() && (until.IsZero() || key.Until().Before(until)):
+			until, field = key.Until(), ""
+		}
+	}
+	switch {
+	case !until.IsZero() && !until.After(from):
+		return crds.Problem{Field: field, Message: "the key is at no time valid: validUntil is not after validFrom"}, false
+	case from.After(l.now):
+		return crds.Problem{Field: ".validFrom", Message: "the key is not to be used yet"}, false
+	case until.IsZero() || until.After(l.now):
+		return crds.Problem{}, true
+	case accept:
+		return crds.Problem{Field: field, Message: "the key has expired: only what it signed before counts, by the signer's own word"}, true
+	}
+	return crds.Problem{Field: field, Message: "the key has expired, and acceptExpiredKeys is false: nothing that it signed counts"}, false
 }

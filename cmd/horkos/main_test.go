@@ -111,15 +111,15 @@ func TestTheExitCodeIsThatOfTheImageThatMattersMost(t *testing.T) {
 		args []string
 		want int
 	}{
-		{"allowed", []string{allowed, "-n", "other"}, exitAllowed},
+		{"allowed", []string{allowed, "-n", "other", "--default-action", "allow"}, exitAllowed},
 		{"denied", []string{denied, "-n", "shop"}, exitNotAllowed},
 		{"unresolved", []string{unresolved, "-n", "shop"}, exitUndecided},
 		{"misconfigured", []string{denied, "-n", "broken"}, exitUndecided},
 		{"an id", []string{digestA}, exitUndecided},
 		{"denied and unresolved", []string{denied, unresolved, "-n", "shop"}, exitUndecided},
 		{"unresolved and denied", []string{unresolved, denied, "-n", "shop"}, exitUndecided},
-		{"denied by default", []string{allowed, "-n", "other", "--default-action", "deny"}, exitNotAllowed},
-		{"allowed in the default namespace", []string{denied}, exitAllowed},
+		{"denied by default", []string{allowed, "-n", "other"}, exitNotAllowed},
+		{"allowed in the default namespace", []string{denied, "--default-action", "allow"}, exitAllowed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestBadUsageIsSaidAndExitsWithTwo(t *testing.T) {
 		want string
 	}{
 		{"no image", []string{"verify"}, "requires at least 1 arg"},
-		{"an image that is none", []string{"verify", "UPPER/case"}, "lower case"},
+		{"an image that is none", []string{"verify", "UPPER/case", "--policy", write1(t, "p.yaml", unmet)}, "lower case"},
 		{"a namespace that cannot be", []string{"verify", "nginx", "-n", "Shop"}, "cannot be the name of a namespace"},
 		{"an empty namespace", []string{"verify", "nginx", "-n", ""}, "cannot be the name of a namespace"},
 		{"a time that is none", []string{"verify", "nginx", "--at", "tomorrow"}, "--at: want a time of RFC 3339"},
@@ -231,7 +231,7 @@ metadata: {name: list}
 spec: {patterns: [{namePattern: "\e[31m registry.example.com/x"}, {namePattern: "reg*.example.com/x"}], "\e[2Jx": 1}
 `
 	for name, text := range map[string]string{"unknown field": evil, "open host pattern": strings.Replace(evil, `, "\e[2Jx": 1`, "", 1)} {
-		got := program("verify", "nginx", "--policy", write1(t, "p.yaml", text), "-o", "json")
+		got := program("verify", "nginx", "--policy", write1(t, "p.yaml", text), "-o", "json", "--default-action", "allow")
 		if got.code != 0 || !strings.Contains(got.errors, name) || strings.ContainsRune(got.errors, 0x1b) {
 			t.Errorf("exit %d, said %q, want %q", got.code, got.errors, name)
 		}
@@ -250,12 +250,46 @@ func TestWithoutPoliciesVerifySaysThatNothingDecides(t *testing.T) {
 	for _, action := range []string{"allow", "deny"} {
 		for _, extra := range [][]string{nil, {"-o", "json"}, {"--explain"}} {
 			got := program(append([]string{"verify", "nginx", "--default-action", action}, extra...)...)
-			if want := "no --policy is given: nothing decides but the default action, " + action + "\n"; got.errors != want {
+			want := "no --policy is given: nothing decides but the default action, " + action + "\n" +
+				"no policy speaks of namespace default: the default action, " + action + ", decides\n"
+			if got.errors != want {
 				t.Errorf("said %q, want %q", got.errors, want)
 			}
 		}
 	}
 	if got := program("verify", "nginx", "--policy", write1(t, "p.yaml", unmet)); strings.Contains(got.errors, "--policy") {
 		t.Errorf("said %q", got.errors)
+	}
+}
+
+// TestWithoutAPolicyNothingIsAllowedInSilence: a folder may be empty by mistake.
+func TestWithoutAPolicyNothingIsAllowedInSilence(t *testing.T) {
+	empty := t.TempDir()
+	other := write1(t, "p.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}")
+	labels := write1(t, "p.yaml", "{apiVersion: v1, kind: Namespace, metadata: {name: a}}")
+	misspelt := write1(t, "p.yaml", strings.ReplaceAll(unmet, "kritis.grafeas.io", "kritis.grafeas.com"))
+	for _, args := range [][]string{nil, {"--policy", empty}, {"--policy", other}, {"--policy", labels}, {"--policy", misspelt}} {
+		args = append([]string{"verify", "nginx"}, args...)
+		got := program(args...)
+		if got.code != exitUndecided || got.out != "" || !strings.Contains(got.errors, "--default-action") {
+			t.Errorf("%v: %+v", args, got)
+		}
+		got = program(append(args, "--default-action", "allow")...)
+		if got.code != exitAllowed || !strings.Contains(got.errors, "nothing decides but the default action, allow") {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+	if got := program("verify", "nginx", "--policy", misspelt); !strings.Contains(got.errors, `"kritis.grafeas.com/v1beta1" is of another group than kritis.grafeas.io/v1beta1`) {
+		t.Errorf("said %q", got.errors)
+	}
+	policy := write1(t, "p.yaml", unmet)
+	got := program("verify", "nginx", cart, "--policy", policy, "-n", "elsewhere", "--default-action", "allow")
+	if want := "no policy speaks of namespace elsewhere: the default action, allow, decides\n"; got.code != exitAllowed || !strings.HasSuffix(got.errors, want) || strings.Count(got.errors, "elsewhere") != 1 {
+		t.Errorf("%+v", got)
+	}
+	trial := write1(t, "p.yaml", strings.ReplaceAll(unmet, "[release]}", "[release], enforcement: Audit}"))
+	got = program("verify", cart+"@"+digestA, "--policy", trial, "-n", "shop", "--default-action", "allow")
+	if want := "no policy that enforces speaks of " + cart + "@" + digestA + " in namespace shop"; got.code != exitAllowed || !strings.Contains(got.errors, want) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +25,9 @@ prints what is wrong with it, by file, line and field. "-" is standard input.
 Problems are what a gate would find misconfigured, or leave out. Warnings are what can be
 judged as it stands and is hardly what was meant: authorities that share a key, patterns
 that match registries anybody may own, policies for some images where nothing decides on
-the others, and policies that nothing can satisfy.
+the others (unless it is said that the gates deny by default), policies that nothing can
+satisfy or that select no namespace, and objects that are passed over though their group
+or kind looks like ours.
 
 Exit code: 0 without problems, whatever the warnings, 1 with one, 2 when there is nothing to
 check or the command was used wrongly.`,
@@ -42,7 +43,7 @@ check or the command was used wrongly.`,
 			return checkPolicies(cmd, args, action.value == "deny", output.value)
 		},
 	}
-	actionFlag(cmd, &action)
+	actionFlag(cmd, &action, "")
 	outputFlag(cmd, &output)
 	return cmd
 }
@@ -73,10 +74,16 @@ func checkPolicies(cmd *cobra.Command, paths []string, denyByDefault bool, outpu
 		if err != nil {
 			return err
 		}
-		if count = len(set.Objects); count+len(set.Faults) == 0 {
+		passedOver := strangers(paths)
+		if count = len(set.Objects); count+len(set.Faults)+len(passedOver) == 0 {
 			return fmt.Errorf("no object of horkos or kritis in %s: nothing to check", strings.Join(paths, ", "))
 		}
 		found = findings(set, time.Now(), denyByDefault)
+		for _, o := range passedOver {
+			for _, p := range o.Problems {
+				found = append(found, finding{File: crds.File(o.Source), Field: p.Field, Object: o.ID(), Severity: severityWarning, Message: p.Message, source: o.Source})
+			}
+		}
 		locate(found)
 		return nil
 	})
@@ -151,12 +158,8 @@ func locate(found []finding) {
 		byFile[found[i].File] = append(byFile[found[i].File], &found[i])
 	}
 	for file, list := range byFile {
-		info, err := os.Stat(file)
-		if err != nil || !info.Mode().IsRegular() || info.Size() > crds.MaxBytes {
-			continue
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
+		data, ok := readManifests(file)
+		if !ok {
 			continue
 		}
 		lines := crds.ReadLines(data, file)

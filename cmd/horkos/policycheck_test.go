@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -36,6 +37,20 @@ func manifest(kind, namespace, name, spec string) string {
 
 func authorityOf(name string, keys ...string) string {
 	return manifest("AttestationAuthority", "shop", name, "{publicKeys: [\n"+strings.Join(keys, ",\n")+"]}")
+}
+
+// pgpKeyOf is an OpenPGP key of the table of cases as a manifest writes it.
+func pgpKeyOf(t *testing.T, name string) string {
+	t.Helper()
+	armored, err := os.ReadFile(filepath.Join("../../verifier/testdata/cases/keys", name+".asc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(armored)
+}
+
+func pgpOf(t *testing.T, name string) string {
+	return "{keyType: PGP, asciiArmoredPgpPublicKey: " + pgpKeyOf(t, name) + "}"
 }
 
 // checked runs check over one file and reads what it printed as JSON.
@@ -147,7 +162,27 @@ func TestEveryWarningIsTold(t *testing.T) {
 		{"a key that will expire", authorityOf("a", keyOf(pemA, ", validUntil: "+ahead)), nil, nil},
 		{"a key of a policy of the cluster", manifest("ClusterAttestationPolicy", "", "c", "{authorities: [{name: a, publicKeys: ["+keyOf(pemA, ",\nvalidUntil: "+past)+"]}]}"), nil, []string{"4: spec.authorities[0].publicKeys[0].validUntil: only what"}},
 		{"a bound ahead of now", policyOf(authorityOf("a", keyOf(pemA, "")), ",\nnotBefore: "+ahead), nil, []string{"9: spec.notBefore: lies ahead"}},
-		{"an authority listed twice", policyOf(authorityOf("a", keyOf(pemA, "")), ",\nemergencyAuthorityNames: [a, a]"), nil, []string{"9: spec.emergencyAuthorityNames[1]: listed again"}},
+		{"an authority listed twice", policyOf(authorityOf("a", keyOf(pemA, "")), ",\nemergencyAuthorityNames: [a, a]"), nil, []string{"9: spec.emergencyAuthorityNames[1]: listed again", "9: spec.emergencyAuthorityNames: by itself"}},
+		{"an emergency authority with a key of another", authorityOf("a", keyOf(pemA, "")) + "---\n" + authorityOf("oncall", keyOf(pemA, "")) + "---\n" + manifest("GenericAttestationPolicy", "shop", "p", "{attestationAuthorityNames: [a],\nemergencyAuthorityNames: [oncall]}"), nil,
+			[]string{"6: : a key in common", "14: spec.emergencyAuthorityNames: satisfies the policy by itself"}},
+		{"an emergency authority that is one of the others", policyOf(authorityOf("a", keyOf(pemA, "")), ",\nemergencyAuthorityNames: [a]"), nil, []string{"9: spec.emergencyAuthorityNames: satisfies the policy by itself"}},
+		{"an emergency authority with a key of its own", policyOf(authorityOf("a", keyOf(pemA, ""))+"---\n"+authorityOf("b", keyOf(pemB, "")), ",\nemergencyAuthorityNames: [b]"), nil, nil},
+		{"an emergency authority of the cluster with a key of another", scoped("c", ",\nemergencyAuthorities: [{name: b, publicKeys: ["+keyOf(pemA, "")+"]}]"), nil, []string{"4: spec.emergencyAuthorities: satisfies the policy by itself"}},
+		{"a selector of namespaces without a name", scoped("c", ",\nnamespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: DoesNotExist}]}"), nil, []string{"4: spec.namespaceSelector: selects no namespace"}},
+		{"a selector of two names", scoped("c", ",\nnamespaceSelector: {matchLabels: {a: b}, matchExpressions: [{key: a, operator: In, values: [c, d]}]}"), nil, []string{"4: spec.namespaceSelector: selects no namespace"}},
+		{"a selector of what it excludes", scoped("c", ",\nnamespaceSelector: {matchExpressions: [{key: a, operator: In, values: [b, c]}, {key: a, operator: NotIn, values: [c, b]}]}"), nil, []string{"4: spec.namespaceSelector: selects no namespace"}},
+		{"a selector of what is not there", scoped("c", ",\nnamespaceSelector: {matchLabels: {a: b}, matchExpressions: [{key: a, operator: DoesNotExist}]}"), nil, []string{"4: spec.namespaceSelector: selects no namespace"}},
+		{"a selector that selects some", scoped("c", ",\nnamespaceSelector: {matchExpressions: [{key: a, operator: In, values: [b, c]}, {key: a, operator: NotIn, values: [c]}, {key: a, operator: Exists}, {key: b, operator: DoesNotExist}]}"), nil, nil},
+		{"a PGP key that is revoked", authorityOf("a", pgpOf(t, "pgp-revoked")), nil, []string{"3: spec.publicKeys: nothing satisfies", "4: spec.publicKeys[0]: the key is revoked"}},
+		{"a PGP key that is revoked beside a good one", authorityOf("a", pgpOf(t, "pgp-revoked"), keyOf(pemA, "")), nil, []string{"4: spec.publicKeys[0]: the key is revoked"}},
+		{"a PGP key that has expired", authorityOf("a", pgpOf(t, "pgp-expired")), nil, []string{"4: spec.publicKeys[0]: only what it signed before"}},
+		{"a PGP key that has expired and counts no more", strings.Replace(authorityOf("a", pgpOf(t, "pgp-expired")), "{publicKeys", "{acceptExpiredKeys: false, publicKeys", 1), nil, []string{"3: spec.publicKeys: nothing satisfies", "4: spec.publicKeys[0]: nothing that it signed counts"}},
+		{"a PGP key of the older shape that is revoked", manifest("AttestationAuthority", "shop", "a", "{publicKeyData: "+pgpKeyOf(t, "pgp-revoked")+"}"), nil, []string{"3: spec.publicKeyData: the key is revoked", "3: spec.publicKeyData: nothing satisfies"}},
+		{"a PGP key that is good", authorityOf("a", pgpOf(t, "pgp")), nil, nil},
+		{"a group that looks like ours", authorityOf("a", keyOf(pemA, "")) + "---\n" + strings.Replace(manifest("GenericAttestationPolicy", "shop", "p", "{}"), "grafeas.io", "grafeas.com", 1), nil, []string{"6: apiVersion: is passed over"}},
+		{"a kind of ours in another group", authorityOf("a", keyOf(pemA, "")) + "---\n" + strings.Replace(manifest("ClusterAttestationPolicy", "", "p", "{}"), "horkos.dev", "horcos.dev", 1), nil, []string{"6: apiVersion: is passed over"}},
+		{"nothing but a group that looks like ours", strings.Replace(authorityOf("a", keyOf(pemA, "")), "kritis.grafeas.io", "kritis.io", 1), nil, []string{"1: apiVersion: is passed over"}},
+		{"another group", authorityOf("a", keyOf(pemA, "")) + "---\n{apiVersion: kyverno.io/v1, kind: ClusterPolicy, metadata: {name: p}}\n", nil, nil},
 		{"scans without a source", manifest("ImageSecurityPolicy", "shop", "i", "{}"), nil, []string{"3: spec: no source"}},
 		{"a kind that decides nothing", manifest("BuildPolicy", "shop", "b", "{}"), nil, []string{"1: : decide nothing"}},
 	}

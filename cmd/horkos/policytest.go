@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,9 +140,18 @@ func caseFiles(path string) ([]string, error) {
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
-	entries, err := os.ReadDir(path)
+	files, err := filesOf(path)
 	if err != nil {
 		return nil, fmt.Errorf("read cases: %w", err)
+	}
+	return files, nil
+}
+
+// filesOf are the files of a folder that may hold manifests or cases.
+func filesOf(path string) ([]string, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
 	}
 	var files []string
 	for _, e := range entries {
@@ -180,7 +190,7 @@ func runCase(ctx context.Context, c *cases.Case) (tested, error) {
 	if err != nil {
 		return tested{}, fmt.Errorf("%s: %w", c.File(), err)
 	}
-	w := newWorld(c.Request.DefaultAction, sets...)
+	w := newWorld(cmp.Or(c.Request.DefaultAction, defaultAction), sets...)
 	dec, err := w.decider.Verify(ctx, req, w.snap, w.memory)
 	if err != nil {
 		return tested{}, err
@@ -195,44 +205,41 @@ func runCase(ctx context.Context, c *cases.Case) (tested, error) {
 	return t, nil
 }
 
-// caseSets are what the folder, and the cluster if the case has one, would hold. What
-// stands in the case itself is read by way of a file, as all manifests are.
+// caseSets are what the folder, and the cluster if the case has one, would hold.
 func caseSets(c *cases.Case, at time.Time) ([]crds.Set, error) {
-	dir, err := os.MkdirTemp("", "horkos-case-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-
-	paths := c.Files()
 	inline, err := c.Inline(at)
 	if err != nil {
 		return nil, err
 	}
+	folder, err := loadCase(crds.Folder, c.Files(), inline)
+	if err != nil || len(c.Cluster) == 0 {
+		return []crds.Set{folder}, err
+	}
+	if inline, err = c.ClusterInline(); err != nil {
+		return nil, err
+	}
+	cluster, err := loadCase(crds.Cluster, c.ClusterFiles(), inline)
+	return []crds.Set{folder, cluster}, err
+}
+
+// loadCase reads what an origin holds. What stands in the case itself is read by way of a
+// file, as all manifests are.
+func loadCase(origin crds.Origin, paths []string, inline []byte) (crds.Set, error) {
 	if len(inline) > 0 {
+		dir, err := os.MkdirTemp("", "horkos-case-")
+		if err != nil {
+			return crds.Set{}, err
+		}
+		defer os.RemoveAll(dir)
 		file := filepath.Join(dir, "case.yaml")
 		if err := os.WriteFile(file, inline, 0o600); err != nil {
-			return nil, err
+			return crds.Set{}, err
 		}
 		paths = append(paths, file)
 	}
-	folder, err := objects.Load(paths...)
-	if err != nil {
-		return nil, err
-	}
-	sets := []crds.Set{folder}
-	if len(c.Cluster) > 0 {
-		text, err := c.ClusterManifests()
-		if err != nil {
-			return nil, err
-		}
-		list, err := crds.Decode(text, "cluster")
-		if err != nil {
-			return nil, err
-		}
-		sets = append(sets, crds.Set{Origin: crds.Cluster, Objects: list})
-	}
-	return sets, nil
+	set, err := objects.Load(paths...)
+	set.Origin = origin
+	return set, err
 }
 
 func (t *tested) write(w io.Writer) error {

@@ -44,12 +44,15 @@ func TestCasesPassAndFail(t *testing.T) {
 			[]string{"ok      nobody", "FAILED  a wish (", "        got  denied, NotAttested: image ", "        want allowed, Attested\n"}},
 		{"another reason", caseOf("r", cart+"@"+digestA, "{result: denied, reason: ImageRevoked}"), 1, []string{"want denied, ImageRevoked\n"}},
 		{"another message", caseOf("m", cart+"@"+digestA, "{result: denied, reason: NotAttested, message: nothing of it}"), 1, []string{"want denied, NotAttested: nothing of it\n"}},
+		{"duplicates of the cluster", "name: c\ncluster: [shop.yaml, shop.yaml]\nrequest: {namespace: shop, images: [{name: \"" + cart + "@" + digestA + "\"}]}\nwant: {result: denied, reason: NotAttested}\n---\n" +
+			"name: d\ncluster: [shop.yaml, twin]\nrequest: {namespace: shop, images: [{name: \"" + cart + "@" + digestA + "\"}]}\nwant: {result: misconfigured, reason: ObjectMalformed, message: also in}\n", 0, []string{"ok      c", "ok      d"}},
+		{"a cluster that does not parse", "name: c\ncluster: [broken.yaml]\nrequest: {namespace: shop, images: [{name: nginx}]}\nwant: {result: misconfigured, reason: ObjectMalformed}\n", 0, []string{"ok      c"}},
 		{"another origin beside", "name: c\nobjects: [shop.yaml]\ncluster:\n- {apiVersion: horkos.dev/v1alpha1, kind: ImageRevocation, metadata: {name: r}, spec: {digests: [\"" + digestA + "\"]}}\nrequest: {namespace: shop, images: [{name: \"" + cart + "@" + digestA + "\"}]}\nwant: {result: denied, reason: ImageRevoked}\n", 0, []string{"ok      c"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			// As JSON it is read as YAML too: the name of the file tells nothing.
-			dir := folderOf(t, map[string]string{"cases.yaml": tt.text, "shop.yaml": unmet})
+			dir := folderOf(t, map[string]string{"cases.yaml": tt.text, "shop.yaml": unmet, "twin/shop.yaml": unmet, "broken.yaml": "{"})
 			got := program("policy", "test", filepath.Join(dir, "cases.yaml"))
 			if got.code != tt.code {
 				t.Errorf("exit %d, want %d: %s%s", got.code, tt.code, got.out, got.errors)

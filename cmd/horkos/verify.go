@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/crds/horkos"
 	"github.com/horkos/horkos/objects"
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/image"
@@ -22,6 +26,8 @@ type verifyOptions struct {
 	action    choice
 	output    choice
 	explain   bool
+
+	actionSaid bool // --default-action is given
 }
 
 func verifyCommand() *cobra.Command {
@@ -34,7 +40,8 @@ func verifyCommand() *cobra.Command {
 asked: an image named by a tag is unresolved where a policy requires an attestation.
 
 Exit code: 0 when all images are allowed, 1 when one is denied, 2 when one could not be
-decided (unresolved, unavailable, misconfigured) or the command was used wrongly.`,
+decided (unresolved, unavailable, misconfigured) or the command was used wrongly: also
+when no policy is given and it is not said what the gates do without one.`,
 		Example: `  # may this image run in namespace shop?
   horkos verify registry.example.com/shop/cart@sha256:... -n shop --policy policies/
 
@@ -46,6 +53,7 @@ decided (unresolved, unavailable, misconfigured) or the command was used wrongly
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.actionSaid = cmd.Flags().Changed("default-action")
 			return o.run(cmd, args)
 		},
 	}
@@ -54,7 +62,7 @@ decided (unresolved, unavailable, misconfigured) or the command was used wrongly
 	f.StringArrayVar(&o.policies, "policy", nil, "a `FILE|DIR` of policies and attestations; may be given again")
 	f.StringVar(&o.at, "at", "", "decide as of this `TIME` (RFC 3339); default now")
 	f.BoolVar(&o.explain, "explain", false, "draw what was looked at and what it gave, as a tree (JSON has it anyway)")
-	actionFlag(cmd, &o.action)
+	actionFlag(cmd, &o.action, defaultAction)
 	outputFlag(cmd, &o.output)
 	return cmd
 }
@@ -76,21 +84,10 @@ func (o *verifyOptions) run(cmd *cobra.Command, images []string) error {
 	if err != nil {
 		return err
 	}
-	var w *world
-	err = slowly(cmd, "reading the policies", func() error {
-		set, err := objects.Load(o.policies...)
-		if err == nil {
-			w = newWorld(o.action.value, set)
-		}
-		return err
-	})
+	w, err := o.read(cmd)
 	if err != nil {
 		return err
 	}
-	if len(o.policies) == 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "no --policy is given: nothing decides but the default action, %s\n", o.action.value)
-	}
-	w.warn(cmd)
 	var decisions []verifier.Decision
 	err = slowly(cmd, "deciding", func() error {
 		decisions, err = o.decide(cmd.Context(), w, images, now)
@@ -99,6 +96,7 @@ func (o *verifyOptions) run(cmd *cobra.Command, images []string) error {
 	if err != nil {
 		return err
 	}
+	o.warnOfNoPolicy(cmd, w, decisions)
 	answers := o.answers(decisions)
 	switch out := cmd.OutOrStdout(); {
 	case o.output.value == "json":
@@ -112,6 +110,68 @@ func (o *verifyOptions) run(cmd *cobra.Command, images []string) error {
 		return err
 	}
 	return verdict(answers)
+}
+
+// read reads the policies, and tells what is wrong with them. Without any, nothing is decided
+// unless it is said what the gates do then.
+func (o *verifyOptions) read(cmd *cobra.Command) (w *world, err error) {
+	var passedOver []crds.Object
+	none := "no --policy is given"
+	err = slowly(cmd, "reading the policies", func() error {
+		set, err := objects.Load(o.policies...)
+		if err != nil {
+			return err
+		}
+		w, passedOver = newWorld(o.action.value, set), strangers(o.policies)
+		switch {
+		case len(o.policies) == 0:
+		case !decides(set):
+			none = "no policy is in " + strings.Join(o.policies, ", ")
+		default:
+			none = ""
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.warn(cmd)
+	for _, s := range passedOver {
+		for _, p := range s.Problems {
+			warn(cmd, s.Source, s.ID(), p.Message)
+		}
+	}
+	switch {
+	case none == "":
+	case !o.actionSaid:
+		return nil, fmt.Errorf("%s: say what the gates do without one, by --default-action allow or deny", none)
+	default:
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: nothing decides but the default action, %s\n", none, o.action.value)
+	}
+	return w, nil
+}
+
+// decides tells whether a set holds anything but attestations and the labels of namespaces.
+func decides(set crds.Set) bool {
+	return len(set.Faults) > 0 || slices.ContainsFunc(set.Objects, func(o crds.Object) bool {
+		return o.Kind != horkos.KindImageAttestation && o.Kind != crds.KindNamespace
+	})
+}
+
+// warnOfNoPolicy tells of images that the default action decided on: of an allowed one
+// nothing else does.
+func (o *verifyOptions) warnOfNoPolicy(cmd *cobra.Command, w *world, decisions []verifier.Decision) {
+	for i := range decisions {
+		d := &decisions[i].Images[0]
+		switch {
+		case d.Reason != verifier.NoPolicy:
+		case len(w.snap.Layers(o.namespace)) == 0:
+			fmt.Fprintf(cmd.ErrOrStderr(), "no policy speaks of namespace %s: the default action, %s, decides\n", o.namespace, o.action.value)
+			return
+		default:
+			fmt.Fprintf(cmd.ErrOrStderr(), "no policy that enforces speaks of %s in namespace %s: the default action, %s, decides\n", printable(d.Image.Written), o.namespace, o.action.value)
+		}
+	}
 }
 
 // check says what is wrong with the flags, and as of when to decide.

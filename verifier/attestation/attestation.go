@@ -76,12 +76,15 @@ type Statement struct {
 
 // Outcome is what verifying an envelope under a key gave. It depends on nothing but
 // the two, so it may be remembered; whether the statement counts now is for package
-// verifier to judge.
+// verifier to judge. The zero value is a failure.
 type Outcome struct {
-	Statement Statement
-	// Failure is nil when the signature verifies and the payload is well formed.
-	Failure *Failure
+	// Statement is nil unless the signature verifies and the payload is well formed.
+	Statement *Statement
+	Failure   *Failure // why there is no statement
 }
+
+// verified is the Outcome of a good envelope.
+func verified(s Statement) Outcome { return Outcome{Statement: &s} }
 
 // Failure says why an envelope gives no statement under a key.
 type Failure struct {

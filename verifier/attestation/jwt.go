@@ -45,7 +45,7 @@ func verifyJWT(key *Key, env *Envelope) Outcome {
 	if err != nil {
 		return failed(BadPayload, err.Error())
 	}
-	return Outcome{Statement: statement}
+	return verified(statement)
 }
 
 // JWTKeyID gives the key id that a JWT's header names, for the KeyID of its envelope.

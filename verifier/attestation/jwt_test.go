@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +58,7 @@ func TestTheJWTsOpensslMadeVerify(t *testing.T) {
 	for alg := range jwtAlgorithms() {
 		t.Run(alg, func(t *testing.T) {
 			compact := testdata(t, "jwt/"+alg+".jwt")
-			if got := Verify(jwtKey(t, alg), token(compact)); got.Failure != nil || got.Statement != saidByJWT() {
+			if got := Verify(jwtKey(t, alg), token(compact)); got.Failure != nil || *got.Statement != saidByJWT() {
 				t.Errorf("got %+v, %v", got.Statement, got.Failure)
 			}
 			if id, err := JWTKeyID(compact); id != "release" || err != nil {
@@ -163,6 +164,25 @@ func TestTheKeyFixesTheAlgorithm(t *testing.T) {
 		compact := []byte(input + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil)))
 		wantFailure(t, "alg "+alg+", the public key as secret", Verify(key, token(compact)), BadSignature)
 		wantFailure(t, "alg "+alg+", no signature", Verify(key, token([]byte(input+"."))), BadSignature)
+	}
+}
+
+// TestAJWTDoesNotVerifyUnderAnotherKeyOfItsAlgorithmAndID: nothing but the signature tells.
+func TestAJWTDoesNotVerifyUnderAnotherKeyOfItsAlgorithmAndID(t *testing.T) {
+	for alg, name := range jwtAlgorithms() {
+		i := slices.IndexFunc(algorithms(), func(a algorithm) bool { return a.name == name })
+		other, err := ParsePKIXKey("release", testdata(t, keyFile(algorithms()[i])+".other.pem"), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other.Distinct() == jwtKey(t, alg).Distinct() {
+			t.Fatalf("%s: it is the same key", alg)
+		}
+		got := Verify(other, token(testdata(t, "jwt/"+alg+".jwt")))
+		wantFailure(t, alg, got, BadSignature)
+		if want := "it does not verify under the key by " + alg; got.Failure.Detail != want {
+			t.Errorf("%s: it says %q, want %q", alg, got.Failure.Detail, want)
+		}
 	}
 }
 
@@ -291,7 +311,7 @@ func TestClaimsThatAreStatements(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			key, compact := signJWT(t, jwtHead, tt.claims)
-			if got := Verify(key, token(compact)); got.Failure != nil || got.Statement != tt.want {
+			if got := Verify(key, token(compact)); got.Failure != nil || *got.Statement != tt.want {
 				t.Errorf("got %+v, %v; want %+v", got.Statement, got.Failure, tt.want)
 			}
 		})

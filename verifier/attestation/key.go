@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Key is a public key that may sign attestations: one for PKIX envelopes and JWTs, with the
@@ -97,6 +98,19 @@ func (k *Key) KeyIDs() []string {
 // Distinct tells keys apart for counting, whatever their ids and algorithms: the SHA-256 of
 // the SubjectPublicKeyInfo, in hex, or the fingerprint of an OpenPGP key's primary key.
 func (k *Key) Distinct() string { return k.distinct }
+
+// Revoked tells whether nothing counts that the key signs, as it and its subkeys that may
+// sign are revoked. Only an OpenPGP key says so itself.
+func (k *Key) Revoked() bool { return k.pgp != nil && k.pgp.revoked() }
+
+// Until is when the last of an OpenPGP key's signing keys ends, by its own word; zero when
+// one has no end, and for all other keys.
+func (k *Key) Until() time.Time {
+	if k.pgp == nil {
+		return time.Time{}
+	}
+	return k.pgp.until()
+}
 
 // Fingerprint is a SHA-256 over all of the key that Verify looks at: format, algorithm and
 // public key; all packets of an OpenPGP key. With Envelope.Sum it makes the key of a

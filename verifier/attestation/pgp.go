@@ -41,7 +41,7 @@ func verifyPGP(key *Key, env *Envelope) Outcome {
 	}
 	statement.Expires = earliest(statement.Expires, signed.expires)
 	statement.SignedAt, statement.KeyFrom, statement.KeyUntil = signed.at, signed.by.from, signed.by.until
-	return Outcome{Statement: statement}
+	return verified(statement)
 }
 
 // pgpSigned is what a good signature says of itself.

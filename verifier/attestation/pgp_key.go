@@ -92,6 +92,33 @@ func (k *pgpKey) ids() []string {
 	return ids
 }
 
+// revoked is what Key.Revoked tells.
+func (k *pgpKey) revoked() bool {
+	some := false
+	for _, s := range k.signers {
+		if s.unfit == "" && !s.revoked {
+			return false
+		}
+		some = some || s.revoked
+	}
+	return some
+}
+
+// until is what Key.Until tells.
+func (k *pgpKey) until() time.Time {
+	var last time.Time
+	for _, s := range k.signers {
+		switch {
+		case s.unfit != "" || s.revoked:
+		case s.until.IsZero():
+			return time.Time{}
+		case s.until.After(last):
+			last = s.until
+		}
+	}
+	return last
+}
+
 // pgpComponent is the primary key, a user id or a subkey, and the signatures behind it.
 type pgpComponent struct {
 	pgpPacket

@@ -274,7 +274,7 @@ func TestAPGPKeyMayBeUsedByManyAtOnce(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for range 20 {
-				if got := Verify(key, env); got.Failure != nil || got.Statement != saidByPGP() {
+				if got := Verify(key, env); got.Failure != nil || *got.Statement != saidByPGP() {
 					t.Errorf("%+v, %v", got.Statement, got.Failure)
 				}
 			}
@@ -388,7 +388,7 @@ func TestKeysOfTheNewStyleVerify(t *testing.T) {
 				t.Errorf("signed by %s", signed.ID)
 			}
 			got := Verify(key, message(data))
-			if got.Failure != nil || got.Statement != saidByPGP() {
+			if got.Failure != nil || *got.Statement != saidByPGP() {
 				t.Errorf("got %+v, %v", got.Statement, got.Failure)
 			}
 			packets, err := readPackets(data, labelMessage, MaxPGPMessageBytes)
@@ -400,7 +400,7 @@ func TestKeysOfTheNewStyleVerify(t *testing.T) {
 					good := packets[i].body
 					packets[i].body = bytes.Clone(good)
 					packets[i].body[k] ^= 1 << (k % 8)
-					if got := Verify(key, message(join(packets...))); got.Failure == nil && got.Statement != saidByPGP() {
+					if got := Verify(key, message(join(packets...))); got.Failure == nil && *got.Statement != saidByPGP() {
 						t.Errorf("packet %d, byte %d changed: %+v", i, k, got.Statement)
 					}
 					packets[i].body = good

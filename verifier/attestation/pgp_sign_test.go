@@ -42,7 +42,7 @@ func TestWhatIsSignedByPGPVerifiesUnderThePublicKey(t *testing.T) {
 			}
 			want := saidByPGP()
 			want.SignedAt, want.KeyFrom = at.Truncate(time.Second), tt.from
-			if got := Verify(public, message(data)); got.Failure != nil || got.Statement != want {
+			if got := Verify(public, message(data)); got.Failure != nil || *got.Statement != want {
 				t.Errorf("got %+v, %v\nwant %+v", got.Statement, got.Failure, want)
 			}
 			if !bytes.HasPrefix(data, []byte("-----BEGIN PGP MESSAGE-----\n")) {

@@ -111,7 +111,7 @@ func TestWhatGPGSignedVerifies(t *testing.T) {
 	for _, v := range pgpVectors() {
 		t.Run(v.message+" by "+v.key, func(t *testing.T) {
 			key, env, want := v.load(t)
-			if got := Verify(key, env); got.Failure != nil || got.Statement != want {
+			if got := Verify(key, env); got.Failure != nil || *got.Statement != want {
 				t.Errorf("got %+v, %v\nwant %+v", got.Statement, got.Failure, want)
 			}
 		})
@@ -132,7 +132,7 @@ func TestMessagesAreReadInAllTheirSpellings(t *testing.T) {
 		{"armor with headers", strings.Replace(armored, "-----\n\n", "-----\nVersion: x\nComment: a: b\n\n", 1)},
 	}
 	for _, tt := range tests {
-		if got := Verify(key, message([]byte(tt.message))); got.Failure != nil || got.Statement != saidByPGP() {
+		if got := Verify(key, message([]byte(tt.message))); got.Failure != nil || *got.Statement != saidByPGP() {
 			t.Errorf("%s: %v", tt.name, got.Failure)
 		}
 	}
@@ -187,7 +187,7 @@ func compressed(t testing.TB, algorithm byte, data []byte) pgpPacket {
 
 func TestASignatureMayStandBeforeTheData(t *testing.T) {
 	parts := packetsOf(t, "ed25519.none.msg") // one-pass signature, data, signature
-	if got := Verify(loadPGPKey(t, "ed25519.asc"), message(join(parts[2], parts[1]))); got.Failure != nil || got.Statement != saidByPGP() {
+	if got := Verify(loadPGPKey(t, "ed25519.asc"), message(join(parts[2], parts[1]))); got.Failure != nil || *got.Statement != saidByPGP() {
 		t.Error(got.Failure)
 	}
 }
@@ -293,7 +293,7 @@ func TestAChangedMessageFailsOrSaysTheSame(t *testing.T) {
 			for i := range env.Signature {
 				flipped := bytes.Clone(env.Signature)
 				flipped[i] ^= 1 << (i % 8)
-				if got := Verify(key, message(flipped)); got.Failure == nil && got.Statement != want {
+				if got := Verify(key, message(flipped)); got.Failure == nil && *got.Statement != want {
 					t.Errorf("a bit of byte %d flipped: it says %+v", i, got.Statement)
 				}
 			}
@@ -408,6 +408,35 @@ func TestAnotherPGPKeyDoesNotVerify(t *testing.T) {
 	wantFailure(t, "another key's id", got, BadSignature)
 	if !strings.Contains(got.Failure.Detail, "does not verify under the key") {
 		t.Error(got.Failure)
+	}
+}
+
+// TestAnotherPGPKeyUnderTheSameFingerprintDoesNotVerify: nothing but the signature tells.
+func TestAnotherPGPKeyUnderTheSameFingerprintDoesNotVerify(t *testing.T) {
+	subkeys := loadPGPKey(t, "subkeys.asc").pgp.signers
+	tests := []struct {
+		name  string
+		other *pgpSigner
+	}{
+		{"rsa", loadPGPKey(t, "rsa-other.asc").pgp.signers[0]},
+		{"ecdsa-p256", subkeys[len(subkeys)-1]},
+		{"ed25519", loadPGPKey(t, "ed25519-other.asc").pgp.signers[0]},
+	}
+	for _, tt := range tests {
+		key, env := loadPGPKey(t, tt.name+".asc"), loadMessage(t, tt.name)
+		if got := Verify(key, env); got.Failure != nil {
+			t.Fatalf("%s: %v", tt.name, got.Failure)
+		}
+		mine := key.pgp.signers[0].public
+		if mine.PubKeyAlgo != tt.other.public.PubKeyAlgo {
+			t.Fatalf("%s: the other key is of algorithm %d", tt.name, tt.other.public.PubKeyAlgo)
+		}
+		mine.PublicKey = tt.other.public.PublicKey
+		got := Verify(key, env)
+		wantFailure(t, tt.name, got, BadSignature)
+		if !strings.Contains(got.Failure.Detail, "does not verify under the key") {
+			t.Errorf("%s: %v", tt.name, got.Failure)
+		}
 	}
 }
 

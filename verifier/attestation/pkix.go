@@ -23,7 +23,7 @@ func verifyPKIX(key *Key, env *Envelope) Outcome {
 	if err != nil {
 		return failed(BadPayload, err.Error())
 	}
-	return Outcome{Statement: statement}
+	return verified(statement)
 }
 
 // verifies reports whether signature is this key's over payload. RSA-PSS salts may have any

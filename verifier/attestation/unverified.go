@@ -6,10 +6,10 @@ import (
 	"github.com/horkos/horkos/verifier/image"
 )
 
-// Claims reads which image a payload speaks of, before anybody looked at its signature: to
+// UnverifiedIdentity reads which image a payload speaks of, before anybody looked at its signature: to
 // set aside what could never count, and for nothing else. An error means that it will not
 // be a statement under any signature.
-func Claims(payload []byte) (image.Identity, error) {
+func UnverifiedIdentity(payload []byte) (image.Identity, error) {
 	if len(payload) > MaxPayloadBytes {
 		return image.Identity{}, fmt.Errorf("payload of %d bytes: at most %d are read", len(payload), MaxPayloadBytes)
 	}

@@ -2,7 +2,12 @@ package attestation
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,10 +29,14 @@ func vectors() []vector {
 		{"rsa-pss-2048-sha256", "rsa-2048", "rsa-pss-2048-sha256.no-salt"},
 	}
 	for _, a := range algorithms() {
-		key := strings.NewReplacer("RSA ", "rsa-", "ECDSA P-", "ecdsa-p", "Ed", "ed").Replace(a.key)
-		list = append(list, vector{a.name, key, a.name})
+		list = append(list, vector{a.name, keyFile(a), a.name})
 	}
 	return list
+}
+
+// keyFile is the name of the file of a key for an algorithm.
+func keyFile(a algorithm) string {
+	return strings.NewReplacer("RSA ", "rsa-", "ECDSA P-", "ecdsa-p", "Ed", "ed").Replace(a.key)
 }
 
 func testdata(t testing.TB, name string) []byte {
@@ -51,7 +60,7 @@ func (v vector) load(t *testing.T) (*Key, *Envelope) {
 // wantFailure asserts a failure of a kind, and no statement.
 func wantFailure(t *testing.T, what string, got Outcome, kind FailureKind) {
 	t.Helper()
-	if got.Failure == nil || got.Failure.Kind != kind || got.Failure.Detail == "" || got.Statement != (Statement{}) {
+	if got.Failure == nil || got.Failure.Kind != kind || got.Failure.Detail == "" || got.Statement != nil {
 		t.Errorf("%s: got %+v (%v), want a %s and no statement", what, got.Statement, got.Failure, kind)
 	}
 }
@@ -68,7 +77,7 @@ func TestWhatOpensslSignedVerifies(t *testing.T) {
 	for _, v := range vectors() {
 		t.Run(v.signature, func(t *testing.T) {
 			key, env := v.load(t)
-			if got := Verify(key, env); got.Failure != nil || got.Statement != want {
+			if got := Verify(key, env); got.Failure != nil || *got.Statement != want {
 				t.Errorf("got %+v, %v; want %+v", got.Statement, got.Failure, want)
 			}
 		})
@@ -148,6 +157,41 @@ func TestAnotherKeyDoesNotVerify(t *testing.T) {
 				wantFailure(t, "the same key by "+a.name, Verify(again, env), BadSignature)
 			}
 		})
+	}
+}
+
+// TestTheSignatureOfOneAttestationIsNoneOfAnother: both are good, by one key.
+func TestTheSignatureOfOneAttestationIsNoneOfAnother(t *testing.T) {
+	ecdsaKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, private := range map[string]crypto.Signer{"Ed25519": ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), "ECDSA": ecdsaKey, "RSA": rsaKey} {
+		var key *Key
+		var envelopes []Envelope
+		for _, repository := range []string{"registry.example.com/team/app", "registry.example.com/team/evil"} {
+			payload, err := NewPayload(image.Identity{Repository: repository, Digest: digest}, time.Unix(1767225600, 0), time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			signature, signer, err := Sign(private, "", payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			key = signer
+			envelopes = append(envelopes, NewEnvelope(PKIX, key.ID, payload, signature))
+		}
+		for i, j := range []int{1, 0} {
+			if got := Verify(key, &envelopes[i]); got.Failure != nil {
+				t.Errorf("%s: %v", name, got.Failure)
+			}
+			swapped := NewEnvelope(PKIX, key.ID, envelopes[i].Payload, envelopes[j].Signature)
+			wantFailure(t, name, Verify(key, &swapped), BadSignature)
+		}
 	}
 }
 

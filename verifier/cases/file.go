@@ -68,25 +68,39 @@ func split(text string) (docs []string, err error) {
 
 // Files are the paths of the objects that the case has in files or folders.
 func (c *Case) Files() []string {
-	var files []string
-	for _, o := range c.Objects {
-		var file string
-		if json.Unmarshal(o, &file) == nil {
-			files = append(files, filepath.Join(c.dir, file))
-		}
-	}
+	files, _ := c.apart(c.Objects)
+	return files
+}
+
+// ClusterFiles are those of the cluster.
+func (c *Case) ClusterFiles() []string {
+	files, _ := c.apart(c.Cluster)
 	return files
 }
 
 // Inline is what Manifests gives without the objects in files.
 func (c *Case) Inline(at time.Time) ([]byte, error) {
 	inline := *c
-	inline.Objects = nil
-	for _, o := range c.Objects {
+	_, inline.Objects = c.apart(c.Objects)
+	return inline.Manifests(at)
+}
+
+// ClusterInline is what ClusterManifests gives without the objects in files.
+func (c *Case) ClusterInline() ([]byte, error) {
+	inline := *c
+	_, inline.Cluster = c.apart(c.Cluster)
+	return inline.ClusterManifests()
+}
+
+// apart tells the names of files from the objects that stand in the case itself.
+func (c *Case) apart(objects []json.RawMessage) (files []string, inline []json.RawMessage) {
+	for _, o := range objects {
 		var file string
-		if json.Unmarshal(o, &file) != nil {
-			inline.Objects = append(inline.Objects, o)
+		if json.Unmarshal(o, &file) == nil {
+			files = append(files, filepath.Join(c.dir, file))
+		} else {
+			inline = append(inline, o)
 		}
 	}
-	return inline.Manifests(at)
+	return files, inline
 }

@@ -48,6 +48,9 @@ func (c *compiler) compileCAP(o *origin, obj *crds.Object) clusterPolicy {
 	if err != nil {
 		d.problem("spec.namespaceSelector", "%v", err)
 	}
+	if err == nil && selector.empty() {
+		c.warn(*obj, false, "spec.namespaceSelector: its conditions exclude one another: it selects no namespace")
+	}
 	if unsure(obj) {
 		selector.conditions = nil
 	}

@@ -14,8 +14,13 @@ import (
 
 // Compile makes a Snapshot of the sets of all origins. It never fails: what cannot be
 // understood is in the Snapshot as misconfigured, or left out where it could only have
-// loosened, and is among the findings either way.
+// loosened, and is among the findings either way. Two objects of one kind, namespace and
+// name cannot be.
 func Compile(sets ...crds.Set) *Snapshot {
+	sets = slices.Clone(sets)
+	for i := range sets {
+		sets[i].Objects = withDuplicates(sets[i].Objects)
+	}
 	c := &compiler{indexed: make(map[string]bool), snapshot: &Snapshot{
 		namespaces: make(map[string][]Layer),
 		revoked:    make(map[image.Digest]Revocation),
@@ -93,24 +98,24 @@ func (o *origin) layers(namespace string) []Layer {
 	if len(faults) > 0 {
 		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: strings.Join(faults, "; ")})
 	}
-	var admits, exempts []*allowlist
+	var admits []*allowlist
 	for _, a := range []*allowlist{o.admits[""], o.admits[namespace]} {
 		if a != nil && !slices.Contains(admits, a) {
 			admits = append(admits, a)
 		}
 	}
-	if a := o.exempts[namespace]; a != nil {
-		exempts = append(exempts, a)
+	add := func(kind string, l Layer) {
+		l.Name, l.Origin = string(o.name)+"/"+kind, o.name
+		layers = append(layers, l)
 	}
-	add := func(kind string, best bool, policies []*Policy, allow []*allowlist) {
-		if len(policies) > 0 || len(allow) > 0 {
-			layers = append(layers, Layer{Name: string(o.name) + "/" + kind, Origin: o.name, Best: best, Policies: policies, allowlists: allow})
-		}
+	if policies := o.selected(labels{namespace, o.labels[namespace]}); len(policies) > 0 {
+		add(horkos.KindClusterAttestationPolicy, Layer{Policies: policies})
 	}
-	add(horkos.KindClusterAttestationPolicy, false, o.selected(labels{namespace, o.labels[namespace]}), nil)
-	add(kritis.KindGenericAttestationPolicy, true, o.gaps[namespace], slices.Concat(admits, exempts))
+	if gaps := o.gaps[namespace]; len(gaps)+len(admits) > 0 {
+		add(kritis.KindGenericAttestationPolicy, Layer{Best: true, Policies: gaps, admits: admits, exempts: o.exempts[namespace]})
+	}
 	if isps := o.isps[namespace]; len(isps) > 0 {
-		add(kritis.KindImageSecurityPolicy, false, isps, admits)
+		add(kritis.KindImageSecurityPolicy, Layer{Policies: isps, admits: admits})
 	}
 	return layers
 }
@@ -254,7 +259,10 @@ func misplaced(obj *crds.Object) bool {
 // fault makes a namespace, or with "" the whole origin, misconfigured because of an object.
 func (c *compiler) fault(o *origin, obj *crds.Object, namespace, message string) {
 	c.report(*obj, false, message)
-	o.faults[namespace] = append(o.faults[namespace], obj.ID()+": "+message)
+	if message != obj.Malformed() { // which names it
+		message = obj.ID() + ": " + message
+	}
+	o.faults[namespace] = append(o.faults[namespace], message)
 }
 
 func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {

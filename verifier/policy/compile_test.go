@@ -179,6 +179,19 @@ func TestWhatSomebodyShouldMendIsReported(t *testing.T) {
 	}
 }
 
+func TestAFaultNamesItsObjectOnce(t *testing.T) {
+	for name, manifest := range map[string]string{
+		"Policy shop/x":                   object("Policy", "shop", "x", ""),
+		"GenericAttestationPolicy Shop/p": object("GenericAttestationPolicy", "Shop", "p", "attestationAuthorityNames: [a]"),
+		"TrustPolicy t":                   "apiVersion: notation.nirmata.io/v1alpha1\nkind: TrustPolicy\nmetadata: {name: t}\nspec: {}\n",
+	} {
+		layers := compiled(t, manifest).Layers("shop")
+		if len(layers) == 0 || strings.Count(layers[0].Fault, name) != 1 {
+			t.Errorf("%s: layers %+v", name, layers)
+		}
+	}
+}
+
 func TestFindingsAndLayersAreInOneOrder(t *testing.T) {
 	var manifests []string
 	for n := range 20 {
@@ -307,7 +320,7 @@ func TestANamespaceNobodyNamesHasTheLayersOfAll(t *testing.T) {
 	s := compiled(t, object("AdmissionAllowlist", "", "l", `patterns: [{namePattern: "nginx"}, {namePattern: "redis", namespace: shop}]`))
 	exempt := func(namespace, image string) bool {
 		for _, l := range s.Layers(namespace) {
-			if _, ok := l.Exempts(NameOf(name(t, image))); ok {
+			if _, _, ok := l.Exempts(NameOf(name(t, image))); ok {
 				return true
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/crds/horkos"
 	"github.com/horkos/horkos/crds/kritis"
 )
 
@@ -27,17 +28,44 @@ func (d *draft) problem(field, format string, args ...any) {
 }
 
 // done gives the policy, malformed if anything was wrong, and has the signatures of its
-// authorities verified.
+// authorities verified. What was not read cleanly is not believed when it says that it
+// decides nothing.
 func (d *draft) done() *Policy {
 	p := d.policy
 	for _, a := range slices.Concat(p.Authorities, p.Emergency) {
 		d.c.index(a)
 	}
 	if p.Malformed = d.bad.Malformed(); p.Malformed != "" {
+		p.Enforcement = Enforce
 		d.c.report(d.bad, false, p.Malformed)
 	}
-	p.id, p.requirement = d.obj.ID(), p.describe()
+	p.id = d.obj.ID()
+	p.describe()
+	d.reportEmergency()
 	return p
+}
+
+// reportEmergency tells of emergency authorities with a key of the others: whoever attests
+// from day to day, for at most a day at a time, satisfies the policy alone.
+func (d *draft) reportEmergency() {
+	owners := make(map[string]string)
+	for _, a := range d.policy.Authorities {
+		for _, key := range a.distinct {
+			owners[key] = a.Name
+		}
+	}
+	field := "spec.emergencyAuthorityNames"
+	if d.obj.Kind == horkos.KindClusterAttestationPolicy {
+		field = "spec.emergencyAuthorities"
+	}
+	for _, a := range d.policy.Emergency {
+		for _, key := range a.distinct {
+			if other, shared := owners[key]; shared {
+				d.c.warn(*d.obj, false, fmt.Sprintf("%s: %.80s has a key in common with authority %.80s: what that one attests for at most a day satisfies the policy by itself", field, a.Name, other))
+				break
+			}
+		}
+	}
 }
 
 // terms are what all kinds of policy have in common.
@@ -54,10 +82,7 @@ func (d *draft) terms(t terms, authorities []*Authority) {
 	switch e := Enforcement(t.enforcement); e {
 	case "", Enforce:
 	case Warn, Audit:
-		// What was not read cleanly is not believed when it says that it decides nothing.
-		if len(d.obj.Problems) == 0 {
-			p.Enforcement = e
-		}
+		p.Enforcement = e
 	default:
 		d.problem("spec.enforcement", "want Enforce, Warn or Audit, not %.80q", e)
 	}

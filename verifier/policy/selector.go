@@ -107,6 +107,56 @@ func (s selector) matches(ns labels) bool {
 	return true
 }
 
+// empty tells whether no namespace can be selected, whatever its labels.
+func (s selector) empty() bool {
+	type demand struct {
+		there, gone bool
+		lists       int            // how many conditions list values
+		listed      map[string]int // by value, in how many of them
+		not         map[string]bool
+	}
+	demands := map[string]*demand{nameLabel: {there: true}}
+	for _, c := range s.conditions {
+		d := demands[c.Key]
+		if d == nil {
+			d = &demand{}
+			demands[c.Key] = d
+		}
+		switch c.Operator {
+		case "Exists":
+			d.there = true
+		case "DoesNotExist":
+			d.gone = true
+		case "NotIn":
+			if d.not == nil {
+				d.not = make(map[string]bool)
+			}
+			for _, v := range c.Values {
+				d.not[v] = true
+			}
+		case "In":
+			if d.there, d.lists = true, d.lists+1; d.listed == nil {
+				d.listed = make(map[string]int)
+			}
+			for _, v := range c.Values {
+				if d.listed[v] == d.lists-1 { // in all before
+					d.listed[v]++
+				}
+			}
+		}
+	}
+	for _, d := range demands {
+		possible := d.lists == 0
+		for v, n := range d.listed {
+			possible = possible || (n == d.lists && !d.not[v])
+		}
+		if !possible || (d.there && d.gone) {
+			return true
+		}
+	}
+	return false
+}
+
 // names are the namespaces that the selector speaks of by name.
 func (s selector) names() []string {
 	var names []string

@@ -93,17 +93,21 @@ type Layer struct {
 	Best     bool
 	Policies []*Policy
 
-	allowlists []*allowlist
+	admits  []*allowlist // AdmissionAllowlists
+	exempts *allowlist   // of its policies that enforce; nil where each has its own
 }
 
-// Exempts names the allowlist entry that exempts an image from the layer.
-func (l *Layer) Exempts(name Name) (Exemption, bool) {
-	for _, a := range l.allowlists {
+// Exempts names the allowlist entry that exempts an image from the policies of the layer,
+// and tells whether from those that only report too: what an AdmissionAllowlist lets in
+// would be let in if they were in force.
+func (l *Layer) Exempts(name Name) (by Exemption, reports, ok bool) {
+	for _, a := range l.admits {
 		if by, ok := a.match(name); ok {
-			return by, true
+			return by, true, true
 		}
 	}
-	return Exemption{}, false
+	by, ok = l.exempts.match(name)
+	return by, false, ok
 }
 
 // Exemption is an allowlist entry that matched.
@@ -129,7 +133,8 @@ type Policy struct {
 	Name        string
 	Enforcement Enforcement
 
-	// Malformed says why the policy cannot be understood; not empty means misconfigured.
+	// Malformed says why the policy cannot be understood; not empty means misconfigured, and
+	// Enforce whatever the policy claims.
 	Malformed string
 
 	// Require is how many of Authorities must have attested; with Distinct, which a number
@@ -151,7 +156,7 @@ type Policy struct {
 	scope   *allowlist // of a cluster policy: the names it is about; nil means every image
 	exempts *allowlist // of its own; nil where its layer has the exemptions
 
-	id, requirement string // written once: deciding tells them often
+	id, asks, requirement string // written once: deciding tells them often
 }
 
 // Applies tells whether an image is in the policy's scope. One without a bound name is in
@@ -170,23 +175,27 @@ func (p *Policy) Exempts(name Name) (Exemption, bool) { return p.exempts.match(n
 // ID is Kind namespace/name, or Kind name.
 func (p *Policy) ID() string { return p.id }
 
-// Requirement tells what the policy asks for, in the words of its field require.
+// Asks tells what the policy asks for, in the words of its field require.
+func (p *Policy) Asks() string { return p.asks }
+
+// Requirement is Asks, and that it is only reported where it is.
 func (p *Policy) Requirement() string { return p.requirement }
 
-func (p *Policy) describe() string {
-	text := fmt.Sprintf("all of %d", len(p.Authorities))
+// describe writes what the policy asks for.
+func (p *Policy) describe() {
+	p.asks = fmt.Sprintf("all of %d", len(p.Authorities))
 	switch {
 	case p.Malformed != "":
-		text = "not understood"
+		p.asks = "not understood"
 	case p.Distinct:
-		text = fmt.Sprintf("%d of %d", p.Require, len(p.Authorities))
+		p.asks = fmt.Sprintf("%d of %d", p.Require, len(p.Authorities))
 	case p.Require < len(p.Authorities):
-		text = fmt.Sprintf("any of %d", len(p.Authorities))
+		p.asks = fmt.Sprintf("any of %d", len(p.Authorities))
 	}
+	p.requirement = p.asks
 	if p.Enforcement != Enforce {
-		text += fmt.Sprintf(", only reported (%s)", p.Enforcement)
+		p.requirement += fmt.Sprintf(", only reported (%s)", p.Enforcement)
 	}
-	return text
 }
 
 // Authority is one compiled authority, as a policy refers to it.
