@@ -38,8 +38,8 @@ func (n *Node) gather() error {
 		Store: n.store, Sources: sources,
 		Revision: func() string { return n.snapshot.Load().Revision() },
 		Applies:  func(keyID string) bool { return len(n.snapshot.Load().Authorities(keyID)) > 0 },
-		Settle: func(ctx context.Context, q evidence.Question) error {
-			return verifier.Settle(ctx, n.snapshot.Load(), n.memory, q)
+		Settle: func(ctx context.Context, namespace string, q evidence.Question) error {
+			return verifier.Settle(ctx, n.snapshot.Load(), n.memory, namespace, q)
 		},
 		Observe: n.gates.Fetched,
 		Log:     n.log,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/verifier"
@@ -104,6 +105,38 @@ func BenchmarkDecide(b *testing.B) {
 		b.Run(fmt.Sprintf("allowed/namespaces=%d", namespaces), func(b *testing.B) { benchDecide(b, snap, memory, attested, verifier.Allowed) })
 		b.Run(fmt.Sprintf("denied/namespaces=%d", namespaces), func(b *testing.B) { benchDecide(b, snap, memory, others, verifier.Denied) })
 	}
+}
+
+// BenchmarkDecideStrangers refuses an image that five keys have attested, none of which counts.
+func BenchmarkDecideStrangers(b *testing.B) {
+	snap := policy.Compile(benchObjects(b, 10))
+	records := make(evidence.Records, benchImages)
+	for n := range benchImages {
+		for k := range 5 {
+			records[cart(n)] = append(records[cart(n)], newSigner(2+k).attest(b, cart(n)))
+		}
+	}
+	memory := evidence.NewMemory()
+	memory.Replace("folder", records)
+	benchDecide(b, snap, memory, benchRequests(0), verifier.Denied)
+}
+
+// BenchmarkDecideExpired refuses an image with five attestations of the right key, each
+// verified, all of which have expired.
+func BenchmarkDecideExpired(b *testing.B) {
+	snap := policy.Compile(benchObjects(b, 10))
+	records := make(evidence.Records, benchImages/10)
+	var asked []verifier.Image
+	for n := range benchImages / 10 {
+		for k := range 5 {
+			records[cart(n)] = append(records[cart(n)], newSigner(1).attestAt(b, cart(n), noon.Add(-time.Duration(2+k)*time.Hour), noon.Add(-time.Hour)))
+		}
+		asked = append(asked, bound(cart(n)))
+	}
+	memory := evidence.NewMemory()
+	memory.Replace("folder", records)
+	want(b, verify(b, &verifier.Request{Namespace: "shop", Time: noon, Images: asked}, snap, memory), verifier.Denied, verifier.AttestationExpired)
+	benchDecide(b, snap, memory, benchRequests(0)[:benchImages/10], verifier.Denied)
 }
 
 // BenchmarkCompile compiles 1,000 policies.

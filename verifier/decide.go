@@ -142,7 +142,7 @@ func (l *judgedLayer) size() int {
 // applies gives what a layer requires of the image, by its bound name, and the exemptions.
 // No allowlist cures what cannot be understood.
 func (j *judgement) applies(l *policy.Layer) (judgedLayer, []Check) {
-	policies := inScope(l, j.name)
+	policies := l.About(j.name)
 	if by, reports, ok := l.Exempts(j.name); ok && l.Fault == "" && !malformed(policies) {
 		var rest []*policy.Policy
 		if !reports {
@@ -152,23 +152,6 @@ func (j *judgement) applies(l *policy.Layer) (judgedLayer, []Check) {
 	}
 	policies, exemptions := exempt(l, policies, j.name)
 	return judgedLayer{l, policies}, exemptions
-}
-
-// inScope are the policies of a layer that are about an image of that name.
-func inScope(l *policy.Layer, name policy.Name) []*policy.Policy {
-	for i, p := range l.Policies {
-		if p.Applies(name) {
-			continue
-		}
-		rest := slices.Clone(l.Policies[:i])
-		for _, p := range l.Policies[i+1:] {
-			if p.Applies(name) {
-				rest = append(rest, p)
-			}
-		}
-		return rest
-	}
-	return l.Policies
 }
 
 // exempt takes out the policies whose own allowlist names the image. One that cannot be

@@ -84,43 +84,77 @@ type Evidence interface {
 	Remember(namespace string, key *attestation.Key, env *attestation.Envelope, out attestation.Outcome)
 }
 
-// Settle verifies every signature that deciding on the answer to a question could look
-// at, under the policies of the moment, and remembers the outcomes. It is arithmetic,
-// possibly much of it, and belongs outside the create callback; it stops with the context.
-func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.Question) error {
-	_, err := settle(ctx, snap, ev, q)
+// maxForNamespace bounds the signatures about one question that are verified on behalf of
+// one namespace before anybody asks in its name: key ids are free text, and a tenant may
+// claim that of everybody with any number of keys.
+const maxForNamespace = 64
+
+// Settle verifies every signature that deciding in a namespace on the answer to a question
+// could look at, under the policies of the moment, and remembers the outcomes. With an
+// empty namespace it does so for all of them, as far as each has not too many. It is
+// arithmetic, possibly much of it, and belongs outside the create callback; it stops with
+// the context, and goes on from there the next time.
+func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace string, q evidence.Question) error {
+	_, err := settle(ctx, snap, ev, namespace, q)
 	return err
 }
 
 // settle tells whether it remembered anything new.
-func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, q evidence.Question) (more bool, err error) {
+func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace string, q evidence.Question) (more bool, err error) {
 	attestations := ev.Lookup(q).Attestations
-	seen := make(map[*policy.Authority]bool)
-	for i := range attestations {
-		for k := range attestations[i].Envelopes {
-			for _, a := range snap.Authorities(attestations[i].Envelopes[k].KeyID) {
-				if seen[a] {
-					continue
-				}
-				seen[a] = true
-				var b bounds
-				b.each(a, attestations, func(_ *evidence.Attestation, env *attestation.Envelope, key *policy.Key) bool {
-					if ctx.Err() != nil {
-						return false
-					}
-					if _, known := ev.Outcome(key.Key, env); !known {
-						ev.Remember("", key.Key, env, attestation.Verify(key.Key, env))
-						more = true
-					}
-					return true
-				})
+	spent := make(map[string]int) // by namespace
+	for _, a := range authorities(snap, namespace, attestations) {
+		var b bounds
+		b.each(a, attestations, func(_ *evidence.Attestation, env *attestation.Envelope, key *policy.Key) bool {
+			if ctx.Err() != nil {
+				return false
 			}
-		}
+			if _, known := ev.Outcome(key.Key, env); known {
+				return true
+			}
+			if namespace == "" && a.Namespace != "" {
+				if spent[a.Namespace] == maxForNamespace {
+					return false
+				}
+				spent[a.Namespace]++
+			}
+			ev.Remember(a.Namespace, key.Key, env, attestation.Verify(key.Key, env))
+			more = true
+			return true
+		})
 	}
 	if err := ctx.Err(); err != nil {
 		return more, fmt.Errorf("verify the signatures about %s: %w", q.Identity, err)
 	}
 	return more, nil
+}
+
+// authorities are those of a namespace; or all that have a key of any of the attestations.
+func authorities(snap *policy.Snapshot, namespace string, attestations []evidence.Attestation) (all []*policy.Authority) {
+	seen := make(map[*policy.Authority]bool)
+	add := func(list []*policy.Authority) {
+		for _, a := range list {
+			if !seen[a] {
+				seen[a] = true
+				all = append(all, a)
+			}
+		}
+	}
+	if namespace == "" {
+		for i := range attestations {
+			for k := range attestations[i].Envelopes {
+				add(snap.Authorities(attestations[i].Envelopes[k].KeyID))
+			}
+		}
+		return all
+	}
+	for _, l := range snap.Layers(namespace) {
+		for _, p := range l.Policies {
+			add(p.Authorities)
+			add(p.Emergency)
+		}
+	}
+	return all
 }
 
 // maxRounds bounds how often Verify gathers and decides again.
@@ -133,7 +167,7 @@ func (d *Decider) Verify(ctx context.Context, req *Request, snap *policy.Snapsho
 	for round := 1; round < maxRounds && len(dec.Missing) > 0; round++ {
 		news := false
 		for _, q := range dec.Missing {
-			more, err := settle(ctx, snap, ev, q)
+			more, err := settle(ctx, snap, ev, req.Namespace, q)
 			if err != nil {
 				return dec, err
 			}

@@ -123,7 +123,7 @@ func TestSettleVerifiesAllThatDecideLooksAt(t *testing.T) {
 			for _, c := range req.Images[i].Candidates {
 				for _, d := range c.Digests {
 					q := evidence.Question{Source: "folder", Identity: image.Identity{Repository: c.Repository, Digest: d}}
-					if err := verifier.Settle(context.Background(), snap, memory, q); err != nil {
+					if err := verifier.Settle(context.Background(), snap, memory, "", q); err != nil {
 						t.Fatal(err)
 					}
 				}

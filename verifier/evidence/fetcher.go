@@ -46,8 +46,9 @@ type FetcherOptions struct {
 	// what it could have signed is kept before anything else.
 	Revision func() string
 	Applies  func(keyID string) bool
-	// Settle verifies the signatures of what is known of the answer to a question.
-	Settle func(context.Context, Question) error
+	// Settle verifies the signatures of what is known of the answer to a question under the
+	// policies of a namespace; empty for those of all.
+	Settle func(ctx context.Context, namespace string, q Question) error
 	// Observe is told of each fetch: ok, empty, failed or timeout; nil when nobody wants to know.
 	Observe func(source, outcome string, took time.Duration)
 	Log     *slog.Logger
@@ -88,13 +89,13 @@ func (f *Fetcher) Want(namespace string, questions []Question) {
 
 // want gives what there is to wait for: nothing more than two flights.
 func (f *Fetcher) want(namespace string, q Question) (flights [2]*flight, ok bool) {
-	flights[0] = f.settle.want(namespace, q)
+	flights[0] = f.settle.want(namespace, task{q, namespace})
 	ok = flights[0] != nil
 	source := f.fetch[q.Source]
 	switch {
 	case source == nil:
 	case f.due(q):
-		flights[1] = source.want(namespace, q)
+		flights[1] = source.want(namespace, task{Question: q})
 		ok = ok && flights[1] != nil
 	default:
 		f.postpone(namespace, q)
@@ -137,7 +138,7 @@ func (f *Fetcher) Ask(ctx context.Context, questions []Question) error {
 func (f *Fetcher) Settle(ctx context.Context, questions []Question) error {
 	var all []*flight
 	for _, q := range questions {
-		one := f.settle.want("", q)
+		one := f.settle.want("", task{Question: q})
 		if one == nil {
 			return ErrBusy
 		}
@@ -203,7 +204,7 @@ func (f *Fetcher) askPostponed(ctx context.Context) error {
 		for q, namespace := range f.later {
 			if f.due(q) {
 				delete(f.later, q)
-				f.fetch[q.Source].want(namespace, q)
+				f.fetch[q.Source].want(namespace, task{Question: q})
 			}
 		}
 		f.mu.Unlock()
@@ -211,16 +212,25 @@ func (f *Fetcher) askPostponed(ctx context.Context) error {
 }
 
 // verify has the signatures of what is known of a question verified.
-func (f *Fetcher) verify(ctx context.Context, q Question) bool {
-	if err := f.options.Settle(ctx, q); err != nil && ctx.Err() == nil {
-		f.options.Log.Error("signatures cannot be verified", "image", q.Identity.String(), "error", err)
+func (f *Fetcher) verify(ctx context.Context, t task) bool {
+	limited, cancel := context.WithTimeout(ctx, maxSettle)
+	defer cancel()
+	if err := f.options.Settle(limited, t.namespace, t.Question); err != nil && ctx.Err() == nil {
+		f.options.Log.Warn("not all signatures about an image could be verified in time: it goes on when they are asked for again",
+			"image", t.Identity.String(), "namespace", t.namespace, "error", err)
 	}
 	return true
 }
 
+// maxSettle bounds the arithmetic about one question, so that nobody's keys and
+// attestations hold up those of others for long.
+const maxSettle = 500 * time.Millisecond
+
+
 // ask asks one source, keeps what it says, and has its signatures verified.
-func (f *Fetcher) ask(s Asked) func(context.Context, Question) bool {
-	return func(ctx context.Context, q Question) bool {
+func (f *Fetcher) ask(s Asked) func(context.Context, task) bool {
+	return func(ctx context.Context, t task) bool {
+		q := t.Question
 		found, err := f.fetchOne(ctx, s, q)
 		if ctx.Err() != nil {
 			return false // the daemon ends: that is no failure of the source
@@ -234,7 +244,7 @@ func (f *Fetcher) ask(s Asked) func(context.Context, Question) bool {
 		r.Question = q
 		f.options.Store.Put(r)
 		// Not in this lane's worker: verifying is bounded to one at a time.
-		if one := f.settle.want("", q); one != nil {
+		if one := f.settle.want("", task{Question: q}); one != nil {
 			_ = wait(ctx, []*flight{one})
 		}
 		return true

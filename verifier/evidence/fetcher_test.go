@@ -92,7 +92,7 @@ func fetch(t *testing.T, terms Terms, do func(context.Context, Question) ([]Atte
 			Sources:  []Asked{{Name: "web", Terms: terms, Timeout: 10 * time.Second, Source: f.source}},
 			Revision: func() string { return "one" },
 			Applies:  func(id string) bool { return strings.HasPrefix(id, "good") },
-			Settle: func(_ context.Context, q Question) error {
+			Settle: func(_ context.Context, _ string, q Question) error {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				f.settled = append(f.settled, q)
@@ -342,10 +342,10 @@ func TestWhatIsKeptOfAnAnswerIsBoundedInBytes(t *testing.T) {
 func TestQuestionsTakeTurnsBetweenNamespaces(t *testing.T) {
 	var w queue
 	for n := range 3 {
-		w.add("a", about(n))
+		w.add("a", task{Question: about(n)})
 	}
-	w.add("b", about(10))
-	w.add("c", about(20))
+	w.add("b", task{Question: about(10)})
+	w.add("c", task{Question: about(20)})
 	var got []string
 	for {
 		q, ok := w.next()
@@ -362,19 +362,19 @@ func TestQuestionsTakeTurnsBetweenNamespaces(t *testing.T) {
 func TestQuestionsWaitUpToTheirLimits(t *testing.T) {
 	var w queue
 	for n := range maxShare {
-		if !w.add("a", about(n)) {
+		if !w.add("a", task{Question: about(n)}) {
 			t.Fatalf("no room for question %d", n)
 		}
 	}
-	if w.add("a", about(maxShare)) {
+	if w.add("a", task{Question: about(maxShare)}) {
 		t.Error("a namespace has more than its share")
 	}
 	for n := 0; w.len < maxWaiting; n++ {
-		if !w.add(fmt.Sprint(n%10), about(n)) {
+		if !w.add(fmt.Sprint(n%10), task{Question: about(n)}) {
 			t.Fatalf("no room with %d", w.len)
 		}
 	}
-	if w.add("z", about(0)) {
+	if w.add("z", task{Question: about(0)}) {
 		t.Error("one above the limit waits")
 	}
 	for range maxWaiting {

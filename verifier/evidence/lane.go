@@ -19,13 +19,13 @@ const (
 type lane struct {
 	workers int
 	// answer answers one; false is a failure.
-	answer func(context.Context, Question) bool
+	answer func(context.Context, task) bool
 	// due tells whether a question of the sweep is worth answering.
 	due func(Question) bool
 
 	mu      sync.Mutex
 	wanted  queue
-	flights map[Question]*flight // of those that wait and those under way
+	flights map[task]*flight // of those that wait and those under way
 	sweep   []Question
 	failed  int       // questions of the sweep in a row
 	resume  time.Time // when the sweep goes on
@@ -38,13 +38,13 @@ type flight struct {
 	wanted bool // some gate asked, not only the sweep
 }
 
-func newLane(workers int, answer func(context.Context, Question) bool, due func(Question) bool) *lane {
-	return &lane{workers: workers, answer: answer, due: due, flights: make(map[Question]*flight), wake: make(chan struct{}, workers)}
+func newLane(workers int, answer func(context.Context, task) bool, due func(Question) bool) *lane {
+	return &lane{workers: workers, answer: answer, due: due, flights: make(map[task]*flight), wake: make(chan struct{}, workers)}
 }
 
-// want has a question answered, together with those who asked before; nil when there is
-// no room for it.
-func (l *lane) want(namespace string, q Question) *flight {
+// want has a task done in the name of a namespace, together with those who asked before;
+// nil when there is no room for it.
+func (l *lane) want(namespace string, q task) *flight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f := l.flights[q]; f != nil {
@@ -77,7 +77,7 @@ func (l *lane) poke() {
 }
 
 // next gives the question to answer now. Where a sweep pauses, wait says for how long.
-func (l *lane) next(sweeps bool) (q Question, f *flight, wait time.Duration) {
+func (l *lane) next(sweeps bool) (q task, f *flight, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if q, ok := l.wanted.next(); ok {
@@ -90,8 +90,8 @@ func (l *lane) next(sweeps bool) (q Question, f *flight, wait time.Duration) {
 		return q, nil, wait
 	}
 	for len(l.sweep) > 0 {
-		q, l.sweep = l.sweep[0], l.sweep[1:]
-		if l.flights[q] == nil && l.due(q) {
+		q, l.sweep = task{Question: l.sweep[0]}, l.sweep[1:]
+		if l.flights[q] == nil && l.due(q.Question) {
 			f = &flight{done: make(chan struct{})}
 			l.flights[q] = f
 			return q, f, 0
@@ -101,7 +101,7 @@ func (l *lane) next(sweeps bool) (q Question, f *flight, wait time.Duration) {
 	return q, nil, 0
 }
 
-func (l *lane) end(q Question, f *flight, ok bool) {
+func (l *lane) end(q task, f *flight, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.flights, q)

@@ -10,15 +10,22 @@ const (
 	maxShare   = maxWaiting / 4
 )
 
-// queue holds the questions that wait, and takes one from each namespace in turn.
+// task is a question that waits for its answer; or, with a namespace, for the signatures of
+// its answer to be verified under the policies of that.
+type task struct {
+	Question
+	namespace string
+}
+
+// queue holds the tasks that wait, and takes one from each namespace in turn.
 type queue struct {
 	turns []string // the namespaces that have some, in the order of their turns
-	by    map[string][]Question
+	by    map[string][]task
 	len   int
 }
 
 // add tells whether there was room.
-func (w *queue) add(namespace string, q Question) bool {
+func (w *queue) add(namespace string, q task) bool {
 	waiting := w.by[namespace]
 	if w.len >= maxWaiting || len(waiting) >= maxShare {
 		return false
@@ -27,14 +34,14 @@ func (w *queue) add(namespace string, q Question) bool {
 		w.turns = append(w.turns, namespace)
 	}
 	if w.by == nil {
-		w.by = make(map[string][]Question)
+		w.by = make(map[string][]task)
 	}
 	w.by[namespace] = append(waiting, q)
 	w.len++
 	return true
 }
 
-func (w *queue) next() (q Question, ok bool) {
+func (w *queue) next() (q task, ok bool) {
 	if w.len == 0 {
 		return q, false
 	}

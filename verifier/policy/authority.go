@@ -94,12 +94,19 @@ func alike(a *Authority) string {
 	return a.Note + "\n" + strings.Join(keys, "\n")
 }
 
-// index makes an authority that a policy names one whose signatures are verified.
-func (c *compiler) index(a *Authority) {
-	if c.indexed[a.alike] {
+// index makes an authority that a policy of a namespace names one whose signatures are
+// verified; with an empty namespace, one that a policy of the whole origin names.
+func (c *compiler) index(a *Authority, namespace string) {
+	if !c.owned[a] || namespace == "" {
+		a.Namespace, c.owned[a] = namespace, true
+	}
+	if first := c.indexed[a.alike]; first != nil {
+		if namespace == "" {
+			first.Namespace = ""
+		}
 		return
 	}
-	c.indexed[a.alike] = true
+	c.indexed[a.alike] = a
 	for id := range a.keys {
 		c.snapshot.byKey[id] = append(c.snapshot.byKey[id], a)
 	}

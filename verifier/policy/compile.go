@@ -21,7 +21,7 @@ func Compile(sets ...crds.Set) *Snapshot {
 	for i := range sets {
 		sets[i].Objects = withDuplicates(sets[i].Objects)
 	}
-	c := &compiler{indexed: make(map[string]bool), snapshot: &Snapshot{
+	c := &compiler{indexed: make(map[string]*Authority), owned: make(map[*Authority]bool), snapshot: &Snapshot{
 		namespaces: make(map[string][]Layer),
 		revoked:    make(map[image.Digest]Revocation),
 		byKey:      make(map[string][]*Authority),
@@ -47,7 +47,8 @@ func Compile(sets ...crds.Set) *Snapshot {
 // compiler gathers what belongs to the whole Snapshot.
 type compiler struct {
 	snapshot *Snapshot
-	indexed  map[string]bool // by Authority.alike
+	indexed  map[string]*Authority // by Authority.alike
+	owned    map[*Authority]bool   // those whose Namespace is set
 }
 
 func (c *compiler) report(o crds.Object, ignored bool, message string) {
@@ -69,7 +70,7 @@ type origin struct {
 	clusters []clusterPolicy
 	labels   map[string]map[string]string // of the namespaces that are known
 
-	selections map[string][]*Policy // those of clusters that some namespace is selected by
+	selections map[string]selection // those of clusters that some namespace is selected by
 
 	authorities map[string]*Authority // by namespace/name
 
@@ -108,8 +109,8 @@ func (o *origin) layers(namespace string) []Layer {
 		l.Name, l.Origin = string(o.name)+"/"+kind, o.name
 		layers = append(layers, l)
 	}
-	if policies := o.selected(labels{namespace, o.labels[namespace]}); len(policies) > 0 {
-		add(horkos.KindClusterAttestationPolicy, Layer{Policies: policies})
+	if selected := o.selected(labels{namespace, o.labels[namespace]}); len(selected.policies) > 0 {
+		add(horkos.KindClusterAttestationPolicy, Layer{Policies: selected.policies, scopes: selected.scopes})
 	}
 	if gaps := o.gaps[namespace]; len(gaps)+len(admits) > 0 {
 		add(kritis.KindGenericAttestationPolicy, Layer{Best: true, Policies: gaps, admits: admits, exempts: o.exempts[namespace]})
@@ -120,9 +121,15 @@ func (o *origin) layers(namespace string) []Layer {
 	return layers
 }
 
+// selection is a list of cluster policies.
+type selection struct {
+	policies []*Policy
+	scopes   *scopes
+}
+
 // selected are the cluster policies that may select a namespace. Namespaces that are
 // selected by the same ones share the list.
-func (o *origin) selected(namespace labels) []*Policy {
+func (o *origin) selected(namespace labels) selection {
 	marks := make([]byte, len(o.clusters))
 	var policies []*Policy
 	for i, p := range o.clusters {
@@ -134,8 +141,9 @@ func (o *origin) selected(namespace labels) []*Policy {
 	if shared, ok := o.selections[string(marks)]; ok {
 		return shared
 	}
-	o.selections[string(marks)] = policies
-	return policies
+	s := selection{policies, newScopes(policies)}
+	o.selections[string(marks)] = s
+	return s
 }
 
 // named are all namespaces that any origin says something about, sorted.
@@ -180,7 +188,7 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 		isps:   make(map[string][]*Policy),
 		labels: labelsOf(set.Objects),
 
-		selections:  make(map[string][]*Policy),
+		selections:  make(map[string]selection),
 		authorities: make(map[string]*Authority),
 		admits:      make(allowlists),
 		exempts:     make(allowlists),

@@ -33,7 +33,7 @@ func (d *draft) problem(field, format string, args ...any) {
 func (d *draft) done() *Policy {
 	p := d.policy
 	for _, a := range slices.Concat(p.Authorities, p.Emergency) {
-		d.c.index(a)
+		d.c.index(a, d.obj.Namespace)
 	}
 	if p.Malformed = d.bad.Malformed(); p.Malformed != "" {
 		p.Enforcement = Enforce

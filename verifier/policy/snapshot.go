@@ -95,6 +95,7 @@ type Layer struct {
 
 	admits  []*allowlist // AdmissionAllowlists
 	exempts *allowlist   // of its policies that enforce; nil where each has its own
+	scopes  *scopes      // of Policies; nil where none has one
 }
 
 // Exempts names the allowlist entry that exempts an image from the policies of the layer,
@@ -207,6 +208,9 @@ type Authority struct {
 	Missing string
 	// Malformed says why it has no usable key; not empty means misconfigured.
 	Malformed string
+
+	// Namespace is that of the policy that names it; empty where a policy of all namespaces does.
+	Namespace string
 
 	// AcceptExpiredKeys: a signature that says it was made while its key was valid counts.
 	AcceptExpiredKeys bool
