@@ -226,7 +226,6 @@ func (f *Fetcher) verify(ctx context.Context, t task) bool {
 // attestations hold up those of others for long.
 const maxSettle = 500 * time.Millisecond
 
-
 // ask asks one source, keeps what it says, and has its signatures verified.
 func (f *Fetcher) ask(s Asked) func(context.Context, task) bool {
 	return func(ctx context.Context, t task) bool {
