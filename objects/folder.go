@@ -135,7 +135,8 @@ func (f *Folder) start(now func() time.Time, wait func(time.Duration)) error {
 	given := f.acceptance()
 	f.judge(now(), given)
 	f.keep()
-	if f.unsaved != "" {
+	if f.unsaved != "" && !proven {
+		// With nothing kept, an emptied folder would be one that never held a policy.
 		return fmt.Errorf("keep the policies: %s", f.unsaved)
 	}
 	if given != "" {

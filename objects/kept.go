@@ -37,11 +37,15 @@ type keptObject struct {
 	Raw    json.RawMessage `json:"raw"`
 }
 
-// writeKept replaces the kept copy, so that either the old or the new one is there whatever happens.
+// writeKept replaces the kept copy, so that either the old or the new one is there whatever
+// happens. One that says the same already is left: on a full disk it is all there is.
 func writeKept(dir string, h held, absent bool) error {
 	text, err := encodeKept(h, absent)
 	if err != nil {
 		return err
+	}
+	if before, _, err := readFile(filepath.Join(dir, keptName), maxKeptBytes, false); err == nil && bytes.Equal(before, text) {
+		return nil
 	}
 	return state.Replace(dir, keptName, text)
 }
