@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -36,6 +37,10 @@ type NodeOptions struct {
 
 	Args []string // after the others
 	Env  []string // KEY=value, beside the environment of this process
+
+	// Within is the program, with its arguments, that becomes the node: {"unshare", "--net"}
+	// runs it without a network.
+	Within []string
 }
 
 // Node is a horkos-node. Its folders outlive its restarts.
@@ -88,7 +93,7 @@ func (r *Run) NewNode(options NodeOptions) (*Node, error) {
 	if err := n.WriteFloor(options.Floor...); err != nil {
 		return nil, fmt.Errorf("prepare horkos-node: %w", err)
 	}
-	argv := append([]string{filepath.Join(r.root, "bin", "horkos-node")}, n.flags(options)...)
+	argv := slices.Concat(options.Within, []string{filepath.Join(r.root, "bin", "horkos-node")}, n.flags(options))
 	n.Service = &Service{
 		name:  filepath.Base(dir) + " (horkos-node)",
 		log:   filepath.Join(dir, "horkos-node.log"),

@@ -98,6 +98,9 @@ func Program(body func(ctx context.Context, run *Run) error) (err error) {
 }
 
 // tool is the path of a program that make built: "kubelet", "containerd-2.2/ctr".
+// Program is the path of a program of the project.
+func (r *Run) Program(name string) string { return filepath.Join(r.root, "bin", name) }
+
 func (r *Run) tool(name string) string { return filepath.Join(r.root, "bin", "tools", name) }
 
 // folder makes a folder in the run that nothing else uses, kind and a number.

@@ -103,6 +103,8 @@ func TestASourceThatMisbehavesAdmitsNothingAndHoldsUpNothing(t *testing.T) {
 		{"its signatures are garbage", nil},
 		{"it answers without end", webtest.Endless()},
 		{"it answers with a bomb", webtest.GzipBomb()},
+		{"it answers too late", webtest.Late(4 * time.Second)},
+		{"it answers 10,000 times too much", webtest.Repeats(10_000)},
 		{"it fails", webtest.Status(500)},
 		{"it redirects elsewhere", webtest.Redirects("http://127.0.0.1:1/")},
 	} {
