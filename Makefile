@@ -110,9 +110,10 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 
 # Fixed names over fixed data: what docs/performance.md holds against its limits.
 .PHONY: bench
-bench: ## what deciding, compiling and verifying cost (docs/performance.md)
+bench: ## what deciding, compiling, verifying and being asked cost (docs/performance.md)
 	$(GO) test -run '^$$' -bench 'Decide|Compile' -benchmem ./verifier
 	$(GO) test -run '^$$' -bench 'Cold|Verify' -benchmem ./verifier/attestation
+	$(GO) test -v -count=1 -run 'ACreateCosts|TheCallback' ./plugin/containerd
 
 # One package after the other (they measure time), and never from the cache (the
 # binaries they run are not seen by go test).

@@ -431,3 +431,39 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsDroppedAndLooksLikeOursIsTold(t *testing.T) {
+	doc := func(apiVersion, kind string) string {
+		return "apiVersion: " + apiVersion + "\nkind: " + kind + "\nmetadata: {name: x}\n"
+	}
+	tests := map[string]struct {
+		text string
+		want string // part of what is told; empty is nothing
+	}{
+		"another top level":          {doc("kritis.grafeas.com/v1beta1", "Anything"), "than kritis.grafeas.io/v1beta1"},
+		"another group of the old":   {doc("kritis.io/v1beta1", "AttestationAuthority"), "than kritis.grafeas.io/v1beta1"},
+		"one of ours, misspelt":      {doc("horcos.dev/v1alpha1", "ImageRevocation"), "than horkos.dev/v1alpha1"},
+		"no group":                   {doc("v1alpha1", "ClusterAttestationPolicy"), "than horkos.dev/v1alpha1"},
+		"in a List":                  {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: horkos.io/v1alpha1, kind: X, metadata: {name: x}}\n", "than horkos.dev/v1alpha1"},
+		"another version":            {doc("kritis.grafeas.io/v1beta2", "AttestationAuthority"), ""}, // not dropped
+		"another group":              {doc("kyverno.io/v1", "ClusterPolicy"), ""},
+		"the core group":             {doc("v1", "ConfigMap"), ""},
+		"Notation's own group":       {doc("trust.example.com/v1", "TrustPolicy"), ""},
+		"beside what does not parse": {doc("kritis.io/v1beta1", "AttestationAuthority") + "---\n{", ""},
+	}
+	for name, tt := range tests {
+		found := crds.Strangers([]byte(tt.text), "f.yaml")
+		if tt.want == "" {
+			if len(found) > 0 {
+				t.Errorf("%s: %+v", name, found)
+			}
+			continue
+		}
+		if len(found) != 1 || len(found[0].Problems) != 1 || !strings.Contains(found[0].Problems[0].Message, tt.want) || !strings.HasPrefix(found[0].Source, "f.yaml") {
+			t.Errorf("%s: %+v, want %q", name, found, tt.want)
+		}
+		if kept, err := crds.Decode([]byte(tt.text), "f.yaml"); err != nil || len(kept) > 0 {
+			t.Errorf("%s: decoded %+v, %v", name, kept, err)
+		}
+	}
+}

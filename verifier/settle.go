@@ -3,7 +3,6 @@ package verifier
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/evidence"
@@ -18,24 +17,38 @@ const (
 	maxTried = 64  // envelopes; copies of one are one
 )
 
-// bounds counts what was looked at for one authority.
+// bounds gathers what is looked at for one authority.
 type bounds struct {
 	read, tried int
-	sums        [maxTried][32]byte // of the envelopes tried
-	over        bool               // there is more than is looked at
+	envelopes   [maxTried]tried
+	over        bool // there is more than is looked at
 }
 
-// try counts an envelope. It tells whether to look at it: not at a copy of one before,
-// and at none over the limit.
-func (b *bounds) try(env *attestation.Envelope) bool {
+// tried is an envelope, and of the attestations that carry it the one that lasts longest:
+// their own expiry is not signed, and one that has expired must not hide another.
+type tried struct {
+	sum [32]byte
+	at  *evidence.Attestation
+	env *attestation.Envelope
+}
+
+// try counts an envelope, and copies of it once. It tells whether it is within the limit.
+func (b *bounds) try(at *evidence.Attestation, env *attestation.Envelope) bool {
 	sum := env.Sum()
-	if slices.Contains(b.sums[:b.tried], sum) {
-		return false
+	for i := range b.envelopes[:b.tried] {
+		t := &b.envelopes[i]
+		if t.sum != sum {
+			continue
+		}
+		if !t.at.Expires.IsZero() && (at.Expires.IsZero() || at.Expires.After(t.at.Expires)) {
+			t.at = at
+		}
+		return true
 	}
 	if b.over = b.tried == maxTried; b.over {
 		return false
 	}
-	b.sums[b.tried] = sum
+	b.envelopes[b.tried] = tried{sum, at, env}
 	b.tried++
 	return true
 }
@@ -45,37 +58,42 @@ func (b *bounds) try(env *attestation.Envelope) bool {
 // settling share it, so that what is decided on is what was verified.
 func (b *bounds) each(a *policy.Authority, attestations []evidence.Attestation, visit func(*evidence.Attestation, *attestation.Envelope, *policy.Key) bool) {
 	for i := range attestations {
-		at := &attestations[i]
-		if !a.Accepts(at.Note) {
-			continue
+		if !b.gather(a, &attestations[i]) {
+			break
 		}
-		counted := false
-		for k := range at.Envelopes {
-			env := &at.Envelopes[k]
-			keys := a.Keys(env.KeyID)
-			if len(keys) == 0 {
-				continue
-			}
-			if !counted {
-				if b.over = b.read == maxRead; b.over {
-					return
-				}
-				counted = true
-				b.read++
-			}
-			if !b.try(env) {
-				if b.over {
-					return
-				}
-				continue
-			}
-			for _, key := range keys {
-				if !visit(at, env, key) {
-					return
-				}
+	}
+	for _, t := range b.envelopes[:b.tried] {
+		for _, key := range a.Keys(t.env.KeyID) {
+			if !visit(t.at, t.env, key) {
+				return
 			}
 		}
 	}
+}
+
+// gather counts the envelopes of an attestation. It tells whether to go on to the next.
+func (b *bounds) gather(a *policy.Authority, at *evidence.Attestation) bool {
+	if !a.Accepts(at.Note) {
+		return true
+	}
+	counted := false
+	for k := range at.Envelopes {
+		env := &at.Envelopes[k]
+		if len(a.Keys(env.KeyID)) == 0 {
+			continue
+		}
+		if !counted {
+			if b.over = b.read == maxRead; b.over {
+				return false
+			}
+			counted = true
+			b.read++
+		}
+		if !b.try(at, env) {
+			return false
+		}
+	}
+	return true
 }
 
 // Evidence is a View that remembers outcomes.

@@ -29,7 +29,9 @@ func policyTestCommand() *cobra.Command {
 		Long: `test reads cases from files, or from the *.yaml, *.yml and *.json of folders, any number
 of documents a file. A case has
   name      a sentence
-  objects   manifests, or names of files and folders of manifests beside the case
+  objects   manifests, or names of files and folders of manifests beside the case: what
+            the policy folder holds
+  cluster   the same of the cluster, judged besides the folder
   evidence  attestations to be signed with private keys beside the case, for tests:
             {image: REPO@DIGEST, key: NAME}, the key in keys/NAME.pem
   request   {namespace, at, defaultAction: allow|deny, images: [{name}]}; at is now and

@@ -25,6 +25,7 @@ type pgpSigner struct {
 	from, until time.Time // until is zero when it has no end
 	revoked     bool
 	unfit       string // why it may not sign documents; empty when it may
+	effort      int    // of a primary key: what verifying its words has cost
 }
 
 // ParsePGPKey reads an OpenPGP public key: one primary key with its subkeys (RFC 9580,
@@ -32,11 +33,15 @@ type pgpSigner struct {
 // the fingerprint of the primary key in any letter case: 40 hex digits of a version 4 key,
 // 64 of a version 6 one. The key's ID is the fingerprint in upper case.
 //
-// Keys are RSA of 2048 to 8192 bits, ECDSA on a curve of NIST, and Ed25519, old style and
+// Keys are RSA of 2048 to 4096 bits, ECDSA on a curve of NIST, and Ed25519, old style and
 // new. The primary key needs a signature of its own over a user id or over itself, and a
 // subkey that is to sign one of the primary key that says so and one of the subkey that
 // agrees; all by SHA-256, SHA-384 or SHA-512. Of several the latest counts. Where user ids
 // say different things of the key, the tightest holds.
+//
+// Reading a key takes a bounded time, whoever wrote it: what is signed over a user id is
+// verified only where it could loosen what is known of the key, there are at most 16 user
+// ids, and the subkeys that sign have a budget.
 //
 // A revocation counts whoever made it and for whatever reason, verified or not: he who
 // lists the key chose to list it with that. A key that is revoked, or expired, is returned
@@ -149,6 +154,9 @@ func readPGPKey(packets []pgpPacket) (*pgpKey, error) {
 			continue // it only encrypts, or signs in a way that does not count
 		}
 		key.signers = append(key.signers, first.subkey(public, part))
+		if first.effort > maxPGPEffort {
+			return nil, errors.New("its subkeys that sign take too long to verify: leave out those no longer used")
+		}
 	}
 	return key, nil
 }
@@ -156,7 +164,7 @@ func readPGPKey(packets []pgpPacket) (*pgpKey, error) {
 // componentsOf puts packets in order, the primary key first.
 func componentsOf(packets []pgpPacket) ([]pgpComponent, error) {
 	var parts []pgpComponent
-	subkeys := 0
+	subkeys, userIDs := 0, 0
 	for _, p := range packets {
 		switch p.tag {
 		case tagSecretKey, tagSecretSubkey:
@@ -169,7 +177,11 @@ func componentsOf(packets []pgpPacket) ([]pgpComponent, error) {
 			if subkeys++; subkeys > maxPGPSubkeys {
 				return nil, fmt.Errorf("over %d subkeys", maxPGPSubkeys)
 			}
-		case tagUserID, tagUserAttribute, tagSignature:
+		case tagUserID:
+			if userIDs++; userIDs > maxPGPUserIDs {
+				return nil, fmt.Errorf("over %d user ids", maxPGPUserIDs)
+			}
+		case tagUserAttribute, tagSignature:
 		case tagMarker, tagTrust, tagPadding:
 			continue
 		default:
@@ -219,6 +231,9 @@ func strong(public *packet.PublicKey) error {
 		if n := key.N.BitLen(); n < minRSABits || n > maxRSABits {
 			return fmt.Errorf("RSA key of %d bits: want %d to %d", n, minRSABits, maxRSABits)
 		}
+		if key.E > maxRSAExponent {
+			return fmt.Errorf("RSA key with public exponent %d: want at most %d", key.E, maxRSAExponent)
+		}
 		return checkRSA(key)
 	default:
 		curve, err := public.Curve()
@@ -233,8 +248,28 @@ func strong(public *packet.PublicKey) error {
 	}
 }
 
+// effort is about how many times as long as one of Ed25519 a signature by a key takes to
+// verify.
+func effort(public *packet.PublicKey) int {
+	if key, ok := public.PublicKey.(*rsa.PublicKey); ok {
+		if key.N.BitLen() > 3072 {
+			return 3
+		}
+		return 1
+	}
+	switch curve, _ := public.Curve(); curve {
+	case packet.CurveNistP384:
+		return 8
+	case packet.CurveNistP521:
+		return 24
+	}
+	return 1
+}
+
 // describe finds what the primary key says of itself, in its own signatures over itself
-// and over its user ids.
+// and over its user ids. Only what could loosen is verified: that there is such a signature
+// at all, and that the key may sign. The rest can only tighten, and counts as a revocation
+// does. One that is bad ends it.
 func (s *pgpSigner) describe(parts []pgpComponent) error {
 	reason := errors.New("it has not signed itself, or any user id")
 	described, maySign, mayNot := false, false, false
@@ -258,10 +293,15 @@ func (s *pgpSigner) describe(parts []pgpComponent) error {
 		if sig == nil {
 			continue
 		}
-		described = true
-		s.narrow(s.public, sig)
-		maySign = maySign || sig.FlagsValid && sig.FlagSign
+		may := sig.FlagsValid && sig.FlagSign
+		if !described || may && !maySign {
+			if err := s.verifySelf(part, sig); err != nil {
+				return err
+			}
+		}
+		described, maySign = true, maySign || may
 		mayNot = mayNot || sig.FlagsValid && !sig.FlagSign
+		s.narrow(s.public, sig)
 	}
 	if !described {
 		return reason
@@ -279,7 +319,7 @@ func (s *pgpSigner) narrow(of *packet.PublicKey, sig *packet.Signature) {
 }
 
 // selfSignature gives the signature that describes the primary key, over itself or over a
-// user id: nil when there is none or it is revoked.
+// user id, not verified: nil when there is none or it is revoked.
 func (s *pgpSigner) selfSignature(part pgpComponent) (*packet.Signature, error) {
 	if s.withdrawn(part) {
 		return nil, nil
@@ -291,6 +331,11 @@ func (s *pgpSigner) selfSignature(part pgpComponent) (*packet.Signature, error) 
 	if err := sound(sig, s.public); err != nil {
 		return nil, err
 	}
+	return sig, nil
+}
+
+func (s *pgpSigner) verifySelf(part pgpComponent, sig *packet.Signature) error {
+	s.effort += effort(s.public)
 	var err error
 	if part.tag == tagUserID {
 		err = s.public.VerifyUserIdSignature(string(part.body), s.public, sig)
@@ -298,9 +343,9 @@ func (s *pgpSigner) selfSignature(part pgpComponent) (*packet.Signature, error) 
 		err = s.public.VerifyDirectKeySignature(sig)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("its signature over itself does not verify: %w", err)
+		return fmt.Errorf("its signature over itself does not verify: %w", err)
 	}
-	return sig, nil
+	return nil
 }
 
 // withdrawn reports whether what describes the key here is revoked by the key, or by who
@@ -389,6 +434,10 @@ func (s *pgpSigner) binds(public *packet.PublicKey, sig *packet.Signature) error
 	}
 	if back.SigLifetimeSecs != nil && *back.SigLifetimeSecs != 0 {
 		return errors.New("its signature over the primary key expires")
+	}
+	s.effort += effort(s.public) + effort(public)
+	if s.effort > maxPGPEffort {
+		return errors.New("not verified: it would take too long")
 	}
 	if err := s.public.VerifyKeySignature(public, sig); err != nil { // both of them
 		return fmt.Errorf("binding: %w", err)

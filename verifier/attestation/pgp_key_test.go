@@ -409,3 +409,29 @@ func TestKeysOfTheNewStyleVerify(t *testing.T) {
 		})
 	}
 }
+
+func TestAKeyTellsWhetherItIsRevokedAndWhenItEnds(t *testing.T) {
+	end := time.Date(2025, 7, 1, 0, 0, 0, 0, time.UTC)
+	tests := []struct {
+		key     string
+		revoked bool
+		until   time.Time
+	}{
+		{"ed25519", false, time.Time{}},
+		{"revoked", true, time.Time{}},
+		{"revoked-subkey", false, time.Time{}}, // its primary key may sign
+		{"revoked-uid", false, time.Time{}},
+		{"expired", false, end},
+		{"expired-subkey", false, end}, // its primary key may not sign
+		{"subkeys", false, time.Time{}},
+	}
+	for _, tt := range tests {
+		key := loadPGPKey(t, tt.key+".asc")
+		if key.Revoked() != tt.revoked || !key.Until().Equal(tt.until) {
+			t.Errorf("%s: revoked %v until %v, want %v until %v", tt.key, key.Revoked(), key.Until(), tt.revoked, tt.until)
+		}
+	}
+	if key := jwtKey(t, "EdDSA"); key.Revoked() || !key.Until().IsZero() {
+		t.Error("a key that is no OpenPGP key says when it ends")
+	}
+}

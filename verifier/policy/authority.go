@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -21,7 +22,11 @@ func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
 	spec, ok := obj.Spec.(*kritis.AttestationAuthoritySpec)
 	if m := obj.Malformed(); m != "" || !ok {
 		a := &Authority{Name: obj.Name, Malformed: cmp.Or(m, obj.ID()+" has no spec")}
-		c.report(*obj, false, a.Malformed)
+		if m != "" {
+			c.reportMalformed(*obj, false)
+		} else {
+			c.report(*obj, false, "", a.Malformed)
+		}
 		return a
 	}
 	return c.readAuthority(obj, "spec.", obj.Name, authoritySpec{
@@ -46,15 +51,18 @@ func (c *compiler) readAuthority(obj *crds.Object, at, name string, spec authori
 	}
 	if written > MaxKeys {
 		a.Malformed = fmt.Sprintf("%s has %d keys, at most %d are allowed", obj.ID(), written, MaxKeys)
-		c.report(*obj, false, a.Malformed)
+		c.report(*obj, false, "", a.Malformed)
 		return a
 	}
 	var unusable []string
 	use := func(field string, key *Key, err error) {
 		if err != nil {
-			text := at + field + ": " + err.Error()
-			unusable = append(unusable, text)
-			c.report(*obj, false, text)
+			unusable = append(unusable, at+field+": "+err.Error())
+			var in *fieldError
+			if errors.As(err, &in) {
+				field, err = field+"."+in.field, in.err
+			}
+			c.report(*obj, false, at+field, err.Error())
 			return
 		}
 		for _, id := range key.KeyIDs() {
@@ -63,11 +71,11 @@ func (c *compiler) readAuthority(obj *crds.Object, at, name string, spec authori
 		a.distinct = append(a.distinct, key.Distinct())
 	}
 	for i, k := range spec.keys {
-		key, err := listedKey(k)
+		key, err := c.listedKey(k)
 		use(fmt.Sprintf("publicKeys[%d]", i), key, err)
 	}
 	if spec.data != "" {
-		key, err := olderKey(spec.data, spec.dataID)
+		key, err := c.olderKey(spec.data, spec.dataID)
 		use("publicKeyData", key, err)
 	}
 	a.alike = alike(a)
@@ -76,7 +84,7 @@ func (c *compiler) readAuthority(obj *crds.Object, at, name string, spec authori
 		if len(unusable) > 0 {
 			a.Malformed = obj.ID() + " has no usable key: " + strings.Join(unusable, "; ")
 		}
-		c.report(*obj, false, a.Malformed)
+		c.report(*obj, false, "", a.Malformed)
 	}
 	return a
 }
@@ -118,15 +126,24 @@ func (c *compiler) reportShared(obj *crds.Object, a *Authority, owners map[strin
 	for _, key := range a.distinct {
 		at := obj.Namespace + " " + key
 		if other, shared := owners[at]; shared && other != a.Name {
-			c.warn(*obj, false, "it has a key in common with AttestationAuthority "+obj.Namespace+"/"+other+": they share attestations")
+			c.warn(*obj, false, "", "it has a key in common with AttestationAuthority "+obj.Namespace+"/"+other+": they share attestations")
 		} else {
 			owners[at] = a.Name
 		}
 	}
 }
 
+// fieldError is about one field of a key.
+type fieldError struct {
+	field string
+	err   error
+}
+
+func (e *fieldError) Error() string { return e.field + ": " + e.err.Error() }
+func (e *fieldError) Unwrap() error { return e.err }
+
 // listedKey reads one key of the newer shape.
-func listedKey(k kritis.PublicKey) (*Key, error) {
+func (c *compiler) listedKey(k kritis.PublicKey) (*Key, error) {
 	key := &Key{}
 	var err error
 	switch k.KeyType {
@@ -134,14 +151,14 @@ func listedKey(k kritis.PublicKey) (*Key, error) {
 		if k.PKIXPublicKey != nil || k.ASCIIArmoredPGPPublicKey == "" {
 			return nil, errors.New("a key of keyType PGP has asciiArmoredPgpPublicKey, and only that")
 		}
-		key.Key, err = attestation.ParsePGPKey(k.KeyID, []byte(k.ASCIIArmoredPGPPublicKey))
+		key.Key, err = c.parsePGP(k.KeyID, []byte(k.ASCIIArmoredPGPPublicKey))
 	case "PKIX":
 		if k.ASCIIArmoredPGPPublicKey != "" || k.PKIXPublicKey == nil {
 			return nil, errors.New("a key of keyType PKIX has pkixPublicKey, and only that")
 		}
 		key.Key, err = attestation.ParsePKIXKey(k.KeyID, []byte(k.PKIXPublicKey.PublicKeyPEM), k.PKIXPublicKey.SignatureAlgorithm)
 	default:
-		err = fmt.Errorf("keyType: want PGP or PKIX, not %.40q", k.KeyType)
+		err = &fieldError{"keyType", fmt.Errorf("want PGP or PKIX, not %.40q", k.KeyType)}
 	}
 	if err != nil {
 		return nil, err
@@ -154,22 +171,39 @@ func listedKey(k kritis.PublicKey) (*Key, error) {
 			continue
 		}
 		if *bound.at, err = instant(bound.text); err != nil {
-			return nil, fmt.Errorf("%s: %w", bound.field, err)
+			return nil, &fieldError{bound.field, err}
 		}
 	}
 	return key, nil
 }
 
+// parsedKey is what reading an OpenPGP key gave.
+type parsedKey struct {
+	key *attestation.Key
+	err error
+}
+
+// parsePGP reads a key once, however many namespaces list it: it takes arithmetic.
+func (c *compiler) parsePGP(id string, data []byte) (*attestation.Key, error) {
+	written := [2][32]byte{sha256.Sum256([]byte(id)), sha256.Sum256(data)}
+	parsed, ok := c.parsed[written]
+	if !ok {
+		parsed.key, parsed.err = attestation.ParsePGPKey(id, data)
+		c.parsed[written] = parsed
+	}
+	return parsed.key, parsed.err
+}
+
 // olderKey reads publicKeyData: base64 of a PGP key in armor or of a PEM public key.
 // Alibaba Cloud's KMS keys are of the latter sort and bear publicKeyId.
-func olderKey(text, id string) (*Key, error) {
+func (c *compiler) olderKey(text, id string) (*Key, error) {
 	data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
 	if err != nil {
 		return nil, fmt.Errorf("not base64: %w", err)
 	}
 	key := &Key{}
 	if bytes.Contains(data, []byte("BEGIN PGP")) {
-		key.Key, err = attestation.ParsePGPKey(id, data)
+		key.Key, err = c.parsePGP(id, data)
 	} else {
 		key.Key, err = attestation.ParsePKIXKey(id, data, "")
 	}

@@ -41,7 +41,7 @@ func (c *compiler) compileCAP(o *origin, obj *crds.Object) clusterPolicy {
 	d.policy.exempts = &allowlist{}
 	for i, e := range spec.Allowlist {
 		if err := d.policy.exempts.add(e.NamePattern, obj.ID(), kritisDialect); err != nil {
-			c.report(*obj, true, fmt.Sprintf("spec.allowlist[%d]: %v", i, err))
+			c.report(*obj, true, fmt.Sprintf("spec.allowlist[%d]", i), err.Error())
 		}
 	}
 	selector, err := compileSelector(spec.NamespaceSelector)
@@ -49,7 +49,7 @@ func (c *compiler) compileCAP(o *origin, obj *crds.Object) clusterPolicy {
 		d.problem("spec.namespaceSelector", "%v", err)
 	}
 	if err == nil && selector.empty() {
-		c.warn(*obj, false, "spec.namespaceSelector: its conditions exclude one another: it selects no namespace")
+		c.warn(*obj, false, "spec.namespaceSelector", "its conditions exclude one another: it selects no namespace")
 	}
 	if unsure(obj) {
 		selector.conditions = nil
@@ -63,7 +63,7 @@ func (d *draft) reportShared(authorities []*Authority) {
 	for _, a := range authorities {
 		for _, key := range a.distinct {
 			if other, shared := owners[key]; shared && other != a.Name {
-				d.c.warn(*d.obj, false, fmt.Sprintf("spec.authorities: %.80s and %.80s have a key in common: they share attestations", other, a.Name))
+				d.c.warn(*d.obj, false, "spec.authorities", fmt.Sprintf("%.80s and %.80s have a key in common: they share attestations", other, a.Name))
 			}
 			owners[key] = a.Name
 		}
@@ -95,7 +95,7 @@ func (d *draft) scope(patterns []string) {
 		if err := d.policy.scope.add(p, d.obj.ID(), scopeDialect); err != nil {
 			d.problem(fmt.Sprintf("spec.images[%d]", i), "%v", err)
 		} else if ref, err := image.Parse(p); err == nil && ref.Digest == "" && !strings.HasSuffix(p, ":"+ref.Tag) {
-			d.c.warn(*d.obj, false, fmt.Sprintf("spec.images[%d]: %q is its tag latest and no other; %s:* is all of them", i, p, p))
+			d.c.warn(*d.obj, false, fmt.Sprintf("spec.images[%d]", i), fmt.Sprintf("%q is its tag latest and no other; %s:* is all of them", p, p))
 		}
 	}
 }

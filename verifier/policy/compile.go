@@ -21,7 +21,7 @@ func Compile(sets ...crds.Set) *Snapshot {
 	for i := range sets {
 		sets[i].Objects = withDuplicates(sets[i].Objects)
 	}
-	c := &compiler{indexed: make(map[string]*Authority), owned: make(map[*Authority]bool), snapshot: &Snapshot{
+	c := &compiler{indexed: make(map[string]*Authority), owned: make(map[*Authority]bool), parsed: make(map[[2][32]byte]parsedKey), snapshot: &Snapshot{
 		namespaces: make(map[string][]Layer),
 		revoked:    make(map[image.Digest]Revocation),
 		byKey:      make(map[string][]*Authority),
@@ -49,15 +49,23 @@ type compiler struct {
 	snapshot *Snapshot
 	indexed  map[string]*Authority // by Authority.alike
 	owned    map[*Authority]bool   // those whose Namespace is set
+	parsed   map[[2][32]byte]parsedKey
 }
 
-func (c *compiler) report(o crds.Object, ignored bool, message string) {
-	c.snapshot.findings = append(c.snapshot.findings, Finding{Object: o.ID(), Source: o.Source, Message: message, Ignored: ignored, Problems: problemsOf(o, message)})
+// report tells of one thing about an object, by its field where there is one.
+func (c *compiler) report(o crds.Object, ignored bool, field, message string) {
+	p := crds.Problem{Field: field, Message: message}
+	c.snapshot.findings = append(c.snapshot.findings, Finding{Object: o.ID(), Source: o.Source, Message: p.String(), Ignored: ignored, Problems: []crds.Problem{p}})
+}
+
+// reportMalformed tells of all that is wrong with a malformed object.
+func (c *compiler) reportMalformed(o crds.Object, ignored bool) {
+	c.snapshot.findings = append(c.snapshot.findings, Finding{Object: o.ID(), Source: o.Source, Message: o.Malformed(), Ignored: ignored, Problems: o.Problems})
 }
 
 // warn reports what can be judged as it stands.
-func (c *compiler) warn(o crds.Object, ignored bool, message string) {
-	c.report(o, ignored, message)
+func (c *compiler) warn(o crds.Object, ignored bool, field, message string) {
+	c.report(o, ignored, field, message)
 	c.snapshot.findings[len(c.snapshot.findings)-1].Warning = true
 }
 
@@ -65,6 +73,7 @@ func (c *compiler) warn(o crds.Object, ignored bool, message string) {
 type origin struct {
 	name     crds.Origin
 	faults   map[string][]string  // by namespace; "" is every namespace
+	fault    string               // told of those of every namespace
 	gaps     map[string][]*Policy // GenericAttestationPolicies by namespace
 	isps     map[string][]*Policy // ImageSecurityPolicies by namespace
 	clusters []clusterPolicy
@@ -92,12 +101,11 @@ func (a allowlists) of(namespace string) *allowlist {
 // layers are the origin's layers for a namespace. The name "" stands for a namespace that no object names.
 func (o *origin) layers(namespace string) []Layer {
 	var layers []Layer
-	faults := o.faults[""]
-	if namespace != "" {
-		faults = append(slices.Clone(faults), o.faults[namespace]...)
+	if o.fault != "" {
+		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: o.fault})
 	}
-	if len(faults) > 0 {
-		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: strings.Join(faults, "; ")})
+	if own := o.faults[namespace]; namespace != "" && len(own) > 0 {
+		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: told(own)})
 	}
 	var admits []*allowlist
 	for _, a := range []*allowlist{o.admits[""], o.admits[namespace]} {
@@ -119,6 +127,25 @@ func (o *origin) layers(namespace string) []Layer {
 		add(kritis.KindImageSecurityPolicy, Layer{Policies: isps, admits: admits})
 	}
 	return layers
+}
+
+// told joins faults, as many as a message has room for: the findings have them all.
+func told(faults []string) string {
+	var b strings.Builder
+	for i, f := range faults {
+		if i > 0 && b.Len()+len(f) > maxFault {
+			fmt.Fprintf(&b, "; and %d more", len(faults)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		if len(f) > maxFault {
+			f = strings.ToValidUTF8(f[:maxFault], "") + "..."
+		}
+		b.WriteString(f)
+	}
+	return b.String()
 }
 
 // selection is a list of cluster policies.
@@ -214,6 +241,7 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 	for i := range set.Objects {
 		c.compileObject(o, &set.Objects[i])
 	}
+	o.fault = told(o.faults[""])
 	return o
 }
 
@@ -226,8 +254,8 @@ func (c *compiler) compileObject(o *origin, obj *crds.Object) {
 	switch obj.Kind {
 	case kritis.KindAttestationAuthority:
 	case crds.KindNamespace:
-		if m := obj.Malformed(); m != "" {
-			c.report(*obj, true, m) // its labels are not known
+		if len(obj.Problems) > 0 {
+			c.reportMalformed(*obj, true) // its labels are not known
 		}
 	case kritis.KindGenericAttestationPolicy, kritis.KindImageSecurityPolicy:
 		switch {
@@ -245,14 +273,14 @@ func (c *compiler) compileObject(o *origin, obj *crds.Object) {
 	case horkos.KindImageRevocation:
 		c.compileRevocation(o, obj)
 	case horkos.KindImageAttestation:
-		if m := obj.Malformed(); m != "" {
-			c.report(*obj, true, m)
+		if len(obj.Problems) > 0 {
+			c.reportMalformed(*obj, true)
 		}
 	case kritis.KindKritisConfig, kritis.KindVulnzSigningPolicy, kritis.KindBuildPolicy, horkos.KindNodeGate:
-		if m := obj.Malformed(); m != "" {
-			c.report(*obj, true, m)
+		if len(obj.Problems) > 0 {
+			c.reportMalformed(*obj, true)
 		}
-		c.warn(*obj, true, "objects of this kind decide nothing on a node")
+		c.warn(*obj, true, "", "objects of this kind decide nothing on a node")
 	default:
 		c.fault(o, obj, "", "this version of horkos cannot judge objects of "+obj.APIVersion+" "+obj.Kind)
 	}
@@ -266,7 +294,11 @@ func misplaced(obj *crds.Object) bool {
 
 // fault makes a namespace, or with "" the whole origin, misconfigured because of an object.
 func (c *compiler) fault(o *origin, obj *crds.Object, namespace, message string) {
-	c.report(*obj, false, message)
+	if len(obj.Problems) > 0 && message == obj.Malformed() {
+		c.reportMalformed(*obj, false)
+	} else {
+		c.report(*obj, false, "", message)
+	}
 	if message != obj.Malformed() { // which names it
 		message = obj.ID() + ": " + message
 	}
@@ -274,8 +306,8 @@ func (c *compiler) fault(o *origin, obj *crds.Object, namespace, message string)
 }
 
 func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
-	if m := obj.Malformed(); m != "" {
-		c.report(*obj, true, m)
+	if len(obj.Problems) > 0 {
+		c.reportMalformed(*obj, true)
 		return
 	}
 	spec, ok := obj.Spec.(*kritis.AdmissionAllowlistSpec)
@@ -283,19 +315,19 @@ func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
 		return
 	}
 	for i, e := range spec.Patterns {
-		at := fmt.Sprintf("spec.patterns[%d]: ", i)
+		at := fmt.Sprintf("spec.patterns[%d]", i)
 		ns := e.Namespace
 		if spec.Namespace != "" {
 			if ns != "" && ns != spec.Namespace {
-				c.report(*obj, true, at+fmt.Sprintf("pattern %.80q is for namespace %.80q, the object for %.80q", e.NamePattern, ns, spec.Namespace))
+				c.report(*obj, true, at, fmt.Sprintf("pattern %.80q is for namespace %.80q, the object for %.80q", e.NamePattern, ns, spec.Namespace))
 				continue
 			}
 			ns = spec.Namespace
 		}
 		if err := o.admits.of(ns).add(e.NamePattern, obj.ID(), alibabaDialect); err != nil {
-			c.report(*obj, true, at+err.Error())
+			c.report(*obj, true, at, err.Error())
 		} else if openHost(e.NamePattern) {
-			c.warn(*obj, false, at+fmt.Sprintf("open host pattern %q: it matches registries that anybody may own", e.NamePattern))
+			c.warn(*obj, false, at, fmt.Sprintf("open host pattern %q: it matches registries that anybody may own", e.NamePattern))
 		}
 	}
 }
@@ -303,8 +335,8 @@ func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
 // compileRevocation keeps what digests can be read even of a malformed object: a
 // revocation left out would open.
 func (c *compiler) compileRevocation(o *origin, obj *crds.Object) {
-	if m := obj.Malformed(); m != "" {
-		c.report(*obj, false, m)
+	if len(obj.Problems) > 0 {
+		c.reportMalformed(*obj, false)
 	}
 	spec, ok := obj.Spec.(*horkos.ImageRevocationSpec)
 	if !ok {
@@ -313,7 +345,7 @@ func (c *compiler) compileRevocation(o *origin, obj *crds.Object) {
 	for i, text := range spec.Digests {
 		d, err := image.ParseDigest(text)
 		if err != nil {
-			c.report(*obj, false, fmt.Sprintf("spec.digests[%d]: %v", i, err))
+			c.report(*obj, false, fmt.Sprintf("spec.digests[%d]", i), err.Error())
 			continue
 		}
 		if have, ok := c.snapshot.revoked[d]; ok && have.Origin == crds.Folder {

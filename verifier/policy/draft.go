@@ -37,7 +37,7 @@ func (d *draft) done() *Policy {
 	}
 	if p.Malformed = d.bad.Malformed(); p.Malformed != "" {
 		p.Enforcement = Enforce
-		d.c.report(d.bad, false, p.Malformed)
+		d.c.reportMalformed(d.bad, false)
 	}
 	p.id = d.obj.ID()
 	p.describe()
@@ -61,7 +61,7 @@ func (d *draft) reportEmergency() {
 	for _, a := range d.policy.Emergency {
 		for _, key := range a.distinct {
 			if other, shared := owners[key]; shared {
-				d.c.warn(*d.obj, false, fmt.Sprintf("%s: %.80s has a key in common with authority %.80s: what that one attests for at most a day satisfies the policy by itself", field, a.Name, other))
+				d.c.warn(*d.obj, false, field, fmt.Sprintf("%.80s has a key in common with authority %.80s: what that one attests for at most a day satisfies the policy by itself", a.Name, other))
 				break
 			}
 		}
@@ -107,7 +107,7 @@ func (d *draft) terms(t terms, authorities []*Authority) {
 		}
 	}
 	if p.Distinct && len(keys) < p.Require {
-		d.c.warn(*d.obj, false, fmt.Sprintf("spec.require: %d different keys are wanted, its authorities have %d: it denies everything", p.Require, len(keys)))
+		d.c.warn(*d.obj, false, "spec.require", fmt.Sprintf("%d different keys are wanted, its authorities have %d: it denies everything", p.Require, len(keys)))
 	}
 }
 

@@ -25,7 +25,7 @@ func (c *compiler) compileGAP(o *origin, obj *crds.Object) *Policy {
 	if d.policy.Enforcement == Enforce {
 		for i, e := range spec.AdmissionAllowlistPatterns {
 			if err := o.exempts.of(obj.Namespace).add(e.NamePattern, obj.ID(), kritisDialect); err != nil {
-				c.report(*obj, true, fmt.Sprintf("spec.admissionAllowlistPatterns[%d]: %v", i, err))
+				c.report(*obj, true, fmt.Sprintf("spec.admissionAllowlistPatterns[%d]", i), err.Error())
 			}
 		}
 	}
@@ -50,11 +50,11 @@ func (c *compiler) compileISP(o *origin, obj *crds.Object) *Policy {
 	d.severities(spec.PackageVulnerabilityRequirements)
 	d.policy.exempts = &allowlist{}
 	for i, name := range spec.ImageAllowlist {
-		at := fmt.Sprintf("spec.imageAllowlist[%d]: ", i)
+		at := fmt.Sprintf("spec.imageAllowlist[%d]", i)
 		if ref, err := image.Parse(name); err != nil {
-			c.report(*obj, true, at+err.Error())
+			c.report(*obj, true, at, err.Error())
 		} else if err := d.policy.exempts.add(ref.String(), obj.ID(), kritisDialect); err != nil {
-			c.report(*obj, true, at+err.Error())
+			c.report(*obj, true, at, err.Error())
 		}
 	}
 	return d.done()
@@ -95,7 +95,7 @@ func (d *draft) named(o *origin, field string, names []string, least int) []*Aut
 		case len(name) > maxName:
 			d.problem(fmt.Sprintf("%s[%d]", field, i), "a name of more than %d bytes", maxName)
 		case slices.Contains(names[:i], name):
-			d.c.warn(*d.obj, true, fmt.Sprintf("%s[%d]: %.80q is listed again", field, i, name))
+			d.c.warn(*d.obj, true, fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%.80q is listed again", name))
 		default:
 			all = append(all, d.authority(o, fmt.Sprintf("%s[%d]", field, i), d.obj.Namespace, name, name))
 		}
@@ -108,7 +108,7 @@ func (d *draft) named(o *origin, field string, names []string, least int) []*Aut
 func (d *draft) authority(o *origin, field, namespace, name, as string) *Authority {
 	a, ok := o.authorities[namespace+"/"+name]
 	if !ok {
-		d.c.report(*d.obj, false, fmt.Sprintf("%s: AttestationAuthority %s/%s does not exist", field, namespace, name))
+		d.c.report(*d.obj, false, field, fmt.Sprintf("AttestationAuthority %s/%s does not exist", namespace, name))
 		return &Authority{Name: as, Missing: "AttestationAuthority " + namespace + "/" + name}
 	}
 	if as != a.Name {

@@ -1,32 +1,45 @@
 package policy
 
 import (
-	"reflect"
+	"slices"
+	"strings"
 	"testing"
-
-	"github.com/horkos/horkos/crds"
 )
 
 func TestAFindingTellsItsProblemsByField(t *testing.T) {
-	two := []crds.Problem{{Field: "spec.x", Message: "unknown field"}, {Message: "also in f.yaml"}}
-	bad := crds.Object{Kind: "GenericAttestationPolicy", Namespace: "shop", Name: "p", Source: "f.yaml", Problems: two}
+	good := authority("a", keys(t, 1))
 	tests := []struct {
-		object  crds.Object
-		message string
-		want    []crds.Problem
+		manifests []string
+		want      []string // "field: message", of each problem of the last finding
 	}{
-		{bad, bad.Malformed(), two},
-		{bad, "spec.require: it denies everything", []crds.Problem{{Field: "spec.require", Message: "it denies everything"}}},
-		{crds.Object{}, "spec.publicKeys[0]: keyType: want PGP or PKIX", []crds.Problem{{Field: "spec.publicKeys[0].keyType", Message: "want PGP or PKIX"}}},
-		{crds.Object{}, "spec.publicKeys[0]: parsing: asn1: bad", []crds.Problem{{Field: "spec.publicKeys[0]", Message: "parsing: asn1: bad"}}},
-		{crds.Object{}, "spec.images[0]: one\ntwo", []crds.Problem{{Field: "spec.images[0]", Message: "one\ntwo"}}},
-		{crds.Object{}, "specific: nothing", []crds.Problem{{Message: "specific: nothing"}}},
-		{crds.Object{}, "it has no key", []crds.Problem{{Message: "it has no key"}}},
-		{crds.Object{}, "", []crds.Problem{{}}},
+		{[]string{good, gap("p", "attestationAuthorityNames: [a], require: 7, x: 1")}, []string{"spec.x: unknown field", "spec.require: 7 is more than the 1 authorities of the policy"}},
+		{[]string{good, authority("b", keys(t, 2)), gap("p", "attestationAuthorityNames: [a], emergencyAuthorityNames: [a]")}, []string{"spec.emergencyAuthorityNames: a has a key in common with authority a: what that one attests for at most a day satisfies the policy by itself"}},
+		{[]string{authority("a", strings.Replace(keys(t, 1), "[", "[{keyType: X509}, ", 1))}, []string{`spec.publicKeys[0].keyType: want PGP or PKIX, not "X509"`}},
+		{[]string{authority("a", strings.Replace(keys(t, 1, 2), "{keyType", "{validUntil: soon, keyType", 1))}, []string{`spec.publicKeys[0].validUntil: "soon" is not a time of RFC 3339`}},
+		{[]string{gap("p", "attestationAuthorityNames: [gone]")}, []string{"spec.attestationAuthorityNames[0]: AttestationAuthority shop/gone does not exist"}},
+		{[]string{cluster("p", "authorities: "+listed(t, 1)+", allowlist: [{namePattern: registry.example.com/**}]")}, []string{`spec.allowlist[0]: pattern "registry.example.com/**": no image name begins so`}},
+		{[]string{object("BuildPolicy", "shop", "b", "")}, []string{"objects of this kind decide nothing on a node"}},
+		{[]string{object("Policy", "shop", "x", "")}, []string{"kind Policy of kritis.grafeas.io/v1beta1 is not known to this version"}},
 	}
 	for _, tt := range tests {
-		if got := problemsOf(tt.object, tt.message); !reflect.DeepEqual(got, tt.want) {
-			t.Errorf("%q: %+v, want %+v", tt.message, got, tt.want)
+		findings := compiled(t, tt.manifests...).Findings()
+		if len(findings) == 0 {
+			t.Errorf("nothing is found, want %q", tt.want)
+			continue
+		}
+		var got []string
+		for _, p := range findings[len(findings)-1].Problems {
+			got = append(got, p.String())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+		for _, f := range findings {
+			for _, p := range f.Problems {
+				if !strings.Contains(f.Message, p.String()) && !strings.Contains(f.Message, p.Message) {
+					t.Errorf("message %q, problem %q", f.Message, p)
+				}
+			}
 		}
 	}
 }

@@ -18,6 +18,8 @@ const (
 	MaxAuthorities = 64 // of a policy
 	MaxPattern     = 512
 	MaxPatterns    = 1024 // of a scope
+
+	maxFault = 2048 // bytes that are told of what is wrong with an origin or a namespace
 )
 
 // Snapshot is the policy in force at one moment, for every namespace.
