@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/horkos/horkos/state"
 	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/image"
 )
@@ -421,5 +423,32 @@ func BenchmarkLoad10000(b *testing.B) {
 		if err := stored(b, dir, testTime).Load(true); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What is signed counts wherever it was read; a folder copied from another node brings
+// nothing that its sources could not have said.
+func TestEvidenceReadOnAnotherNodeIsJudgedAsAnyOther(t *testing.T) {
+	dir := t.TempDir()
+	s := stored(t, dir, testTime)
+	s.options.Node = "another"
+	s.Put(*holding(about(1), 1))
+	s.flush()
+	again := reopened(t, dir, testTime.Add(30*time.Minute))
+	if got := again.memory.Lookup(about(1)); got.State != Stale || len(got.Attestations) != 1 || !got.Again {
+		t.Errorf("%+v", got)
+	}
+	text, err := os.ReadFile(files(t, dir)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := strings.Replace(string(text[strings.IndexByte(string(text), '\n')+1:]), `"trust":"signature"`, `"trust":"channel"`, 1)
+	unsigned := state.Seal(recordVersion, []byte(body))
+	if _, err := decodeRecord(nameOf(unsigned), unsigned); err == nil {
+		t.Error("what says to be trusted by another thing than its signatures is taken")
+	}
+	later := state.Seal(recordVersion+1, []byte(body))
+	if _, err := decodeRecord(nameOf(later), later); !errors.Is(err, state.ErrVersion) {
+		t.Errorf("of another version: %v", err)
 	}
 }
