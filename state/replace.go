@@ -26,8 +26,6 @@ func Replace(dir, name string, data []byte) error {
 
 // WriteSynced makes a file, with mode 0600, in the place of what was left there, and returns when
 // its content is on disk; its name is when SyncFolder has returned. It is for many files at once.
-// WriteSynced makes a file, with mode 0600, and returns when its content is on disk: its name is
-// after SyncFolder. It fails where there is one.
 func WriteSynced(path string, data []byte) (err error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -44,7 +42,6 @@ func WriteSynced(path string, data []byte) (err error) {
 }
 
 // SyncFolder returns when the names in a folder are on disk.
-// SyncFolder returns when the names of a folder's files are on disk.
 func SyncFolder(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

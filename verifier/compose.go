@@ -3,7 +3,6 @@ package verifier
 import (
 	"slices"
 
-	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/policy"
 )
 
@@ -31,20 +30,23 @@ func (j *judgement) bestCandidate(layers []judgedLayer) verdict {
 	}
 	var best verdict
 	var checks []Check
-	var missing []evidence.Question
-	first := len(j.checks)
+	first, asked := len(j.checks), len(j.missing.questions)
 	for i, c := range j.img.Candidates[:min(len(j.img.Candidates), MaxCandidates)] {
-		j.checks, j.missing = j.checks[:first], nil
+		if j.exhausted() {
+			break
+		}
+		j.checks = j.checks[:first]
+		before := len(j.missing.questions)
 		v := j.allLayers(layers, c)
 		if (v.result == Allowed && v.reason != Emergency) || len(j.img.Candidates) == 1 {
-			return v // what is missing of other candidates no longer matters
+			j.missing.cut(asked, before) // what is missing of other candidates no longer matters
+			return v
 		}
 		if i == 0 || v.rank() > best.rank() {
 			best, checks = v, slices.Clone(j.checks[first:])
 		}
-		missing = append(missing, j.missing...)
 	}
-	j.checks, j.missing = append(j.checks[:first], checks...), missing
+	j.checks = append(j.checks[:first], checks...)
 	return best
 }
 

@@ -4,6 +4,7 @@
 package verifier
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -49,17 +50,43 @@ func (d *Decider) Decide(req *Request, snap *policy.Snapshot, view View) Decisio
 	images := req.images()
 	dec := Decision{Revision: snap.Revision(), Images: make([]ImageDecision, len(images))}
 	layers := snap.Layers(req.Namespace)
+	var missing missing
 	for i := range images {
-		j := judgement{decider: d, req: req, img: &images[i], snap: snap, view: view, layers: layers, name: policy.NameOf(images[i].Name)}
+		j := judgement{decider: d, req: req, img: &images[i], snap: snap, view: view, layers: layers, name: policy.NameOf(images[i].Name), missing: &missing}
 		dec.Images[i] = j.decide()
-		for _, q := range j.missing {
-			if !slices.Contains(dec.Missing, q) {
-				dec.Missing = append(dec.Missing, q)
-			}
-		}
 	}
+	dec.Missing = missing.questions
 	dec.Conclude()
 	return dec
+}
+
+// maxMissing bounds the questions that one decision wants answered; the next one wants
+// what is left.
+const maxMissing = 256
+
+// missing are questions, each once.
+type missing struct {
+	questions []evidence.Question
+	has       map[evidence.Question]bool
+}
+
+func (m *missing) add(q evidence.Question) {
+	if m.has[q] || len(m.questions) == maxMissing {
+		return
+	}
+	if m.has == nil {
+		m.has = make(map[evidence.Question]bool)
+	}
+	m.has[q] = true
+	m.questions = append(m.questions, q)
+}
+
+// cut takes some out again.
+func (m *missing) cut(from, to int) {
+	for _, q := range m.questions[from:to] {
+		delete(m.has, q)
+	}
+	m.questions = slices.Delete(m.questions, from, to)
 }
 
 // judgement is the deciding of one image.
@@ -73,7 +100,8 @@ type judgement struct {
 	name    policy.Name // scope and allowlists look at it and nothing else
 
 	checks  []Check
-	missing []evidence.Question
+	missing *missing      // of the whole request
+	looked  int           // at answers and signatures
 	age     time.Duration // of the oldest answer that was looked at
 }
 
@@ -113,15 +141,55 @@ func (j *judgement) judge(d *ImageDecision) {
 	}
 	j.checks = slices.Grow(j.checks, size)
 	best := j.bestCandidate(judged)
-	d.Checks, d.EvidenceAge = j.checks, j.age
+	d.EvidenceAge = j.age
 	switch {
 	case !inForce: // what is not enforced was evaluated for the report
-		d.Result, d.Reason, d.Detail = j.decider.Default.decide()
+		d.Result, d.Reason, d.Detail = j.decider.Default.decide(len(judged) > 0)
 	case best.result == Allowed && !best.decided:
 		d.Result, d.Reason = Allowed, Exempt
 	default:
 		d.Result, d.Reason = best.result, best.reason
 	}
+	if j.exhausted() && d.Result != Allowed { // told first: what else was found is not all
+		over := tooMuch()
+		over.Decides, over.failed = true, true
+		j.checks = slices.Insert(j.checks, 0, over)
+	}
+	d.Checks = fewer(j.checks, d.Result, d.Reason)
+}
+
+const (
+	// maxLooked bounds how often one image is looked at an answer or a signature for. It is
+	// far above what policies ask for that people write, and keeps a decision within the time
+	// of a create, whoever may write policies and attestations.
+	maxLooked = 200_000
+	// maxChecks bounds the checks that are told of one image.
+	maxChecks = 1024
+)
+
+// exhausted tells whether the image takes more looking at than it may.
+func (j *judgement) exhausted() bool { return j.looked > maxLooked }
+
+// tooMuch is what comes of that.
+func tooMuch() Check {
+	return Check{Result: Misconfigured, Reason: ObjectMalformed,
+		Detail: "there are more authorities and attestations than are looked at for one image: let fewer policies name fewer authorities"}
+}
+
+// fewer leaves out checks above the bound, first those that refused nothing, and says how many.
+func fewer(checks []Check, result Result, reason Reason) []Check {
+	if len(checks) <= maxChecks {
+		return checks
+	}
+	kept := make([]Check, 0, maxChecks+1)
+	for _, failed := range []bool{true, false} {
+		for i := range checks {
+			if checks[i].failed == failed && len(kept) < maxChecks {
+				kept = append(kept, checks[i])
+			}
+		}
+	}
+	return append(kept, Check{Result: result, Reason: reason, Detail: fmt.Sprintf("and %d more checks", len(checks)-maxChecks)})
 }
 
 // judgedLayer is a layer and those of its policies that the image is neither out of nor exempt from.
@@ -183,10 +251,14 @@ func enforcing(policies []*policy.Policy) bool {
 	return slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Enforcement == policy.Enforce })
 }
 
-// decide is what the default action gives.
-func (a DefaultAction) decide() (Result, Reason, string) {
+// decide is what the default action gives; reported tells that policies speak of the image
+// that do not enforce.
+func (a DefaultAction) decide(reported bool) (Result, Reason, string) {
 	if a == AllowByDefault {
 		return Allowed, NoPolicy, ""
+	}
+	if reported {
+		return Denied, NoPolicy, "only policies that report (Audit, Warn) speak of the image, and the default action is deny: to refuse nothing yet, have the nodes audit instead"
 	}
 	return Denied, NoPolicy, "no enforcing policy speaks of the image, and the default action is deny"
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/verifier"
@@ -80,4 +81,40 @@ func TestATenantWhoHasTooMuchVerifiedForgetsNothingOfOthers(t *testing.T) {
 		}
 	}
 	want(t, decider().Decide(asks(cart(1)), snap, memory), verifier.Allowed, verifier.Attested)
+}
+
+// An index may list 128 manifests, and a node have 16 names of it and several sources.
+func TestWhatIsMissingCostsNoMoreThanItsNumber(t *testing.T) {
+	snap := requires(t, newSigner(1))
+	decide := func(sources int) (time.Duration, verifier.Decision) {
+		d := &verifier.Decider{}
+		for n := range sources {
+			d.Sources = append(d.Sources, evidence.Question{Source: fmt.Sprint("source-", n)})
+		}
+		req := asks(cart(1))
+		req.Images[0].Candidates = nil
+		for c := range verifier.MaxCandidates {
+			candidate := verifier.Candidate{Repository: fmt.Sprint("registry.example.com/shop/cart-", c)}
+			for n := range 129 {
+				candidate.Digests = append(candidate.Digests, digestOf(n))
+			}
+			req.Images[0].Candidates = append(req.Images[0].Candidates, candidate)
+		}
+		best, dec := time.Hour, verifier.Decision{}
+		for range 5 {
+			started := time.Now()
+			dec = d.Decide(req, snap, evidence.NewMemory())
+			best = min(best, time.Since(started))
+		}
+		return best, dec
+	}
+	few, dec := decide(2)
+	many, _ := decide(8)
+	want(t, dec, verifier.Unresolved, verifier.EvidencePending)
+	if len(dec.Missing) != 256 {
+		t.Errorf("%d questions are wanted", len(dec.Missing))
+	}
+	if many > 12*few {
+		t.Errorf("4 times the sources take %s in place of %s", many, few)
+	}
 }

@@ -58,6 +58,10 @@ func (s *search) check(base *Check) Check {
 func (s *search) run(c Candidate) {
 	for _, digest := range c.Digests {
 		for _, q := range s.j.decider.Sources {
+			if s.j.exhausted() {
+				s.worst = tooMuch()
+				return
+			}
 			q.Identity.Repository, q.Identity.Digest = c.Repository, digest
 			if s.look(q) && !s.all {
 				return
@@ -68,13 +72,14 @@ func (s *search) run(c Candidate) {
 
 // look goes through what one source holds, and tells whether it holds an attestation that counts.
 func (s *search) look(q evidence.Question) bool {
+	s.j.looked++
 	known := s.j.view.Lookup(q)
 	if known.State == evidence.Unasked {
 		s.miss(q, "", "not asked yet")
 		return false
 	}
 	if known.Again {
-		s.want(q)
+		s.j.missing.add(q)
 	}
 	if known.State < evidence.Stale {
 		s.unknown(known)
@@ -138,6 +143,7 @@ func because(problem string) string {
 
 // try judges one envelope under one key, now.
 func (s *search) try(q evidence.Question, at *evidence.Attestation, env *attestation.Envelope, key *policy.Key) bool {
+	s.j.looked++
 	out, ok := s.j.view.Outcome(key.Key, env)
 	if !ok {
 		s.miss(q, key.ID, "its signature is not verified yet")
@@ -185,14 +191,7 @@ func failed(out attestation.Outcome) (Reason, string) {
 func (s *search) miss(q evidence.Question, keyID, detail string) {
 	s.pending = true
 	s.not(Unresolved, EvidencePending, keyID, "", detail)
-	s.want(q)
-}
-
-// want has a question asked.
-func (s *search) want(q evidence.Question) {
-	if !slices.Contains(s.j.missing, q) {
-		s.j.missing = append(s.j.missing, q)
-	}
+	s.j.missing.add(q)
 }
 
 // telling orders the reasons why an authority has not attested: of several, the one that

@@ -136,7 +136,7 @@ func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace s
 				}
 				spent[a.Namespace]++
 			}
-			ev.Remember(a.Namespace, key.Key, env, attestation.Verify(key.Key, env))
+			ev.Remember(a.Namespace, key.Key, env, verify(key.Key, env))
 			more = true
 			return true
 		})
@@ -145,6 +145,17 @@ func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace s
 		return more, fmt.Errorf("verify the signatures about %s: %w", q.Identity, err)
 	}
 	return more, nil
+}
+
+// verify is the arithmetic. A panic in it, which would come again at every try, is one of
+// the ways not to verify.
+func verify(key *attestation.Key, env *attestation.Envelope) (out attestation.Outcome) {
+	defer func() {
+		if what := recover(); what != nil {
+			out = attestation.Outcome{Failure: &attestation.Failure{Kind: attestation.BadSignature, Detail: "verifying it failed"}}
+		}
+	}()
+	return attestation.Verify(key, env)
 }
 
 // authorities are those of a namespace; or all that have a key of any of the attestations.

@@ -11,7 +11,7 @@ import (
 
 // Bounds of what is kept of sources that are asked.
 const (
-	maxAnswers     = 50_000
+	maxAnswers     = 50_000   // of each source
 	maxAnswerBytes = 64 << 20 // of all, as answer.size counts
 )
 
@@ -44,6 +44,7 @@ type answers struct {
 	at    map[string]string // the locator of a source
 	by    map[Question]*answer
 	bytes int
+	most  int // bytes that are kept
 }
 
 // Asked makes a source one that is asked, at a locator. It is called before anything is looked up.
@@ -177,49 +178,89 @@ type dropped struct {
 	file     string // empty when it is in none
 }
 
+// bounds are how many answers are kept, and how many bytes of them. Every source has its
+// own answers about the images of a node.
+func (a *answers) bounds() (count, bytes int) {
+	return maxAnswers * max(1, len(a.terms)), a.most
+}
+
 // full tells whether there is more than the bounds.
 func (m *Memory) full() bool {
 	m.answers.mu.RLock()
 	defer m.answers.mu.RUnlock()
-	return m.answers.over(1)
+	count, bytes := m.answers.bounds()
+	return len(m.answers.by) > count || m.answers.bytes > bytes
 }
 
-// over tells whether there is more than a part of the bounds.
-func (a *answers) over(part float64) bool {
-	return float64(len(a.by)) > maxAnswers*part || float64(a.bytes) > maxAnswerBytes*part
+// victim is an answer that may make room for others.
+type victim struct {
+	question Question
+	rank     int // what goes first has the lowest
+	size     int
+	again    time.Duration
 }
 
-// makeRoom drops answers until a tenth of the bounds is free: those about images that are
-// not on this node, the longest unheard of first. If that is not enough it drops the largest,
-// until the rest is within the bounds: who fills the memory with evidence about images
-// that are here loses his own first.
+// makeRoom drops answers until a tenth of the bounds is free. What holds no attestation
+// goes first, and then what is about images that are not on this node, each the longest
+// unheard of first: both are asked for again at no loss. Of what attests images of this node
+// the largest goes first: who fills the memory so loses his own.
 func (m *Memory) makeRoom(onNode map[image.Identity]bool) (gone []dropped) {
+	victims, count, bytes := m.victims(onNode)
+	for chunk := range slices.Chunk(victims, handful) {
+		if m.dropSome(chunk, count, bytes, &gone) {
+			break
+		}
+	}
+	return gone
+}
+
+// victims are all answers in the order in which they go, and so many of them and of their
+// bytes as may stay.
+func (m *Memory) victims(onNode map[image.Identity]bool) (all []victim, count, bytes int) {
+	a := &m.answers
+	a.mu.RLock()
+	all = make([]victim, 0, len(a.by))
+	for q, e := range a.by {
+		v := victim{question: q, size: e.size, again: e.again}
+		switch {
+		case len(e.attestations) == 0:
+		case !onNode[q.Identity]:
+			v.rank = 1
+		default:
+			v.rank = 2
+		}
+		all = append(all, v)
+	}
+	count, bytes = a.bounds()
+	a.mu.RUnlock()
+	slices.SortFunc(all, func(x, y victim) int {
+		if c := cmp.Compare(x.rank, y.rank); c != 0 {
+			return c
+		}
+		if x.rank == 2 {
+			return cmp.Compare(y.size, x.size)
+		}
+		return cmp.Compare(x.again, y.again)
+	})
+	return all, count / 10 * 9, bytes / 10 * 9
+}
+
+// dropSome drops answers until no more is held than may be, and tells whether it got there.
+func (m *Memory) dropSome(victims []victim, count, bytes int, gone *[]dropped) (enough bool) {
 	a := &m.answers
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var here, elsewhere []Question
-	for q := range a.by {
-		if onNode[q.Identity] {
-			here = append(here, q)
-		} else {
-			elsewhere = append(elsewhere, q)
+	for _, v := range victims {
+		if len(a.by) <= count && a.bytes <= bytes {
+			return true
+		}
+		if e := a.by[v.question]; e != nil {
+			*gone = append(*gone, dropped{v.question, e.file})
+			a.bytes -= e.size
+			delete(a.by, v.question)
 		}
 	}
-	drop := func(questions []Question, until float64) {
-		for _, q := range questions {
-			if !a.over(until) {
-				return
-			}
-			gone = append(gone, dropped{q, a.by[q].file})
-			a.bytes -= a.by[q].size
-			delete(a.by, q)
-		}
-	}
-	slices.SortFunc(elsewhere, func(x, y Question) int { return cmp.Compare(a.by[x].again, a.by[y].again) })
-	drop(elsewhere, 0.9)
-	slices.SortFunc(here, func(x, y Question) int { return cmp.Compare(a.by[y].size, a.by[x].size) })
-	drop(here, 1)
-	return gone
+	return false
 }
 
 // What follows is for the Store, which has the answers on disk.
@@ -246,6 +287,20 @@ func (m *Memory) files() map[string]bool {
 	return all
 }
 
+// lose drops the answers whose files are not among those that are left: who owned the
+// folder has withdrawn them.
+func (m *Memory) lose(left map[string]bool) {
+	a := &m.answers
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for q, e := range a.by {
+		if e.file != "" && !left[e.file] {
+			a.bytes -= e.size
+			delete(a.by, q)
+		}
+	}
+}
+
 // record gives what is to be written of an answer, and when it was read. It is empty when
 // there is nothing to write.
 func (m *Memory) record(q Question) (Record, time.Duration) {
@@ -256,6 +311,12 @@ func (m *Memory) record(q Question) (Record, time.Duration) {
 		return Record{}, 0
 	}
 	return Record{Question: q, Attestations: e.attestations, Clipped: e.clipped, Revision: e.revision}, e.read
+}
+
+// holds tells whether there are attestations to be written of an answer.
+func (m *Memory) holds(q Question) bool {
+	r, _ := m.record(q)
+	return len(r.Attestations) > 0
 }
 
 // filed notes the file that has an answer read at that time, empty for none, and gives the

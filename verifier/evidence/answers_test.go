@@ -164,6 +164,56 @@ func TestEvidenceOfThisNodesImagesIsNotGivenUpForOthers(t *testing.T) {
 	}
 }
 
+func TestAnswersWithoutAttestationsMakeRoomForThoseWithSome(t *testing.T) {
+	m, now := asked(Terms{Fresh: time.Hour})
+	here := make(map[image.Identity]bool)
+	for n := 0; !m.full(); n++ {
+		*now++
+		attestations := 0
+		if n < 100 {
+			attestations = 1
+		}
+		m.put(holding(about(n), attestations), *now)
+		here[about(n).Identity] = true
+	}
+	m.makeRoom(here)
+	for n := range 100 {
+		if m.Lookup(about(n)).State != Fresh {
+			t.Fatalf("what attests image %d made room for answers that hold nothing", n)
+		}
+	}
+	if m.Lookup(about(100)).State != Unasked || m.full() {
+		t.Error("the longest unheard of is still there")
+	}
+}
+
+// A create looks up while room is made.
+func TestMakingRoomHoldsUpNoLookUp(t *testing.T) {
+	m, _ := asked(Terms{Fresh: time.Hour})
+	for n := 0; !m.full(); n++ {
+		m.put(holding(about(n), 1), 0)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.makeRoom(nil)
+	}()
+	var worst time.Duration
+	for looking := true; looking; {
+		select {
+		case <-done:
+			looking = false
+		default:
+		}
+		started := time.Now()
+		m.Lookup(about(1))
+		worst = max(worst, time.Since(started))
+	}
+	if worst > 50*time.Millisecond { // all at once it takes hundreds
+		t.Errorf("a look-up waited %s", worst)
+	}
+}
+
 func TestLargeEvidenceMakesRoomForSmall(t *testing.T) {
 	m, _ := asked(Terms{Fresh: time.Hour})
 	here := make(map[image.Identity]bool)

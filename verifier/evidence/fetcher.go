@@ -23,6 +23,18 @@ const (
 	maxKeptBytes = 1 << 20
 )
 
+// ErrUnusable is in the chain of an error of a source that answered, with what cannot be
+// used as an answer to this question. Of other questions that says nothing.
+var ErrUnusable = errors.New("the answer cannot be used")
+
+// Outcomes of a fetch, as FetcherOptions.Observe is told of them.
+const (
+	OutcomeOK      = "ok"
+	OutcomeEmpty   = "empty"
+	OutcomeFailed  = "failed"
+	OutcomeTimeout = "timeout"
+)
+
 // Source is asked for all that it holds about the identity of a question. An empty answer
 // is an answer: only an error says that it is not known.
 type Source interface {
@@ -64,11 +76,12 @@ type Fetcher struct {
 
 	mu    sync.Mutex
 	later map[Question]string // what was wanted too early to be asked again, with the namespace
+	share map[string]int      // how many of later are of a namespace
 }
 
 // NewFetcher returns a Fetcher that answers nothing before Run.
 func NewFetcher(o FetcherOptions) *Fetcher {
-	f := &Fetcher{options: o, fetch: make(map[string]*lane), later: make(map[Question]string)}
+	f := &Fetcher{options: o, fetch: make(map[string]*lane), later: make(map[Question]string), share: make(map[string]int)}
 	f.settle = newLane(1, f.verify, func(Question) bool { return true })
 	for _, s := range o.Sources {
 		o.Store.memory.Asked(s.Name, s.Locator, s.Terms)
@@ -111,8 +124,9 @@ func (f *Fetcher) postpone(namespace string, q Question) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.later) < maxWaiting {
+	if _, there := f.later[q]; !there && len(f.later) < maxWaiting && f.share[namespace] < maxShare {
 		f.later[q] = namespace
+		f.share[namespace]++
 	}
 }
 
@@ -204,6 +218,9 @@ func (f *Fetcher) askPostponed(ctx context.Context) error {
 		for q, namespace := range f.later {
 			if f.due(q) {
 				delete(f.later, q)
+				if f.share[namespace]--; f.share[namespace] == 0 {
+					delete(f.share, namespace)
+				}
 				f.fetch[q.Source].want(namespace, task{Question: q})
 			}
 		}
@@ -213,6 +230,11 @@ func (f *Fetcher) askPostponed(ctx context.Context) error {
 
 // verify has the signatures of what is known of a question verified.
 func (f *Fetcher) verify(ctx context.Context, t task) bool {
+	defer func() {
+		if what := recover(); what != nil {
+			f.options.Log.Error("verifying the signatures about an image panicked", "image", t.Identity.String(), "panic", fmt.Sprint(what))
+		}
+	}()
 	limited, cancel := context.WithTimeout(ctx, maxSettle)
 	defer cancel()
 	if err := f.options.Settle(limited, t.namespace, t.Question); err != nil && ctx.Err() == nil {
@@ -237,7 +259,7 @@ func (f *Fetcher) ask(s Asked) func(context.Context, task) bool {
 		if err != nil {
 			f.options.Store.Fail(q, clip(err.Error(), maxProblem))
 			f.options.Log.Debug("a source failed", "source", s.Name, "image", q.Identity.String(), "error", err)
-			return false
+			return errors.Is(err, ErrUnusable) // whoever writes one answer does not stop the asking of others
 		}
 		r := f.choose(found)
 		r.Question = q
@@ -279,13 +301,13 @@ func (f *Fetcher) fetchOne(ctx context.Context, s Asked, q Question) (found []At
 func outcome(ctx context.Context, found []Attestation, err error) string {
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return "timeout"
+		return OutcomeTimeout
 	case err != nil:
-		return "failed"
+		return OutcomeFailed
 	case len(found) == 0:
-		return "empty"
+		return OutcomeEmpty
 	}
-	return "ok"
+	return OutcomeOK
 }
 
 // choose keeps so much of an answer as is looked at.

@@ -72,6 +72,7 @@ type fetching struct {
 	source  *scripted
 	mu      sync.Mutex
 	settled []Question
+	panics  bool
 	seen    []string
 }
 
@@ -95,6 +96,9 @@ func fetch(t *testing.T, terms Terms, do func(context.Context, Question) ([]Atte
 			Settle: func(_ context.Context, _ string, q Question) error {
 				f.mu.Lock()
 				defer f.mu.Unlock()
+				if f.panics {
+					panic("bug")
+				}
 				f.settled = append(f.settled, q)
 				return nil
 			},
@@ -281,6 +285,45 @@ func TestASweepOfASourceThatIsGonePauses(t *testing.T) {
 		synctest.Wait()
 		if n := len(f.source.asked()); n < 5000 {
 			t.Errorf("asked %d times after it came back", n)
+		}
+	})
+}
+
+func TestGarbageAboutSomeImagesDoesNotStopTheSweepOfOthers(t *testing.T) {
+	mixed := func(ctx context.Context, q Question) ([]Attestation, error) {
+		if strings.HasPrefix(q.Identity.Repository, "r1") { // about a tenth of them, and the first
+			return nil, fmt.Errorf("it answered garbage: %w", ErrUnusable)
+		}
+		return attests(1)(ctx, q)
+	}
+	fetch(t, Terms{Fresh: time.Hour}, mixed, func(t *testing.T, f *fetching) {
+		all := []Question{}
+		for n := 100; n < 300; n++ {
+			all = append(all, about(n))
+		}
+		f.Sweep(all)
+		synctest.Wait()
+		for n := 200; n < 300; n++ {
+			if f.memory.Lookup(about(n)).State != Fresh {
+				t.Fatalf("image %d is not asked about", n)
+			}
+		}
+	})
+}
+
+func TestAPanicWhileVerifyingEndsNothing(t *testing.T) {
+	fetch(t, Terms{Fresh: time.Hour}, attests(1), func(t *testing.T, f *fetching) {
+		f.mu.Lock()
+		f.panics = true
+		f.mu.Unlock()
+		if err := f.Ask(t.Context(), []Question{about(1)}); err != nil {
+			t.Error(err)
+		}
+		f.mu.Lock()
+		f.panics = false
+		f.mu.Unlock()
+		if err := f.Ask(t.Context(), []Question{about(2)}); err != nil || len(f.settledSoFar()) == 0 {
+			t.Errorf("settled %v, %v", f.settledSoFar(), err)
 		}
 	})
 }

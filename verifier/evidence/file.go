@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unique"
 
 	"github.com/horkos/horkos/state"
 	"github.com/horkos/horkos/verifier/attestation"
@@ -62,7 +63,9 @@ func encodeRecord(r *Record, node string) (name string, text []byte, err error) 
 	if err != nil {
 		return "", nil, fmt.Errorf("encode the evidence about %s: %w", r.Question.Identity, err)
 	}
-	text = state.Seal(recordVersion, body)
+	if text = state.Seal(recordVersion, body); len(text) > maxRecordFile {
+		return "", nil, fmt.Errorf("encode the evidence about %s: %d bytes are more than are read again", r.Question.Identity, len(text))
+	}
 	return nameOf(text), text, nil
 }
 
@@ -87,16 +90,28 @@ func decodeRecord(name string, text []byte) (Record, error) {
 	if file.Trust != bySignature {
 		return Record{}, fmt.Errorf("it is to be trusted by %.40q", file.Trust)
 	}
-	r := Record{Question: file.Question, Read: file.Read, Clipped: file.Clipped, Revision: file.Revision}
+	r := Record{Question: file.Question, Read: file.Read, Clipped: file.Clipped, Revision: shared(file.Revision)}
+	r.Question.Source, r.Question.Locator = shared(r.Question.Source), shared(r.Question.Locator)
 	for _, a := range file.Attestations {
-		at := Attestation{Note: a.Note, Expires: a.Expires, Origin: a.Origin}
+		at := Attestation{Note: shared(a.Note), Expires: a.Expires, Origin: a.Origin}
 		for _, e := range a.Envelopes {
-			at.Envelopes = append(at.Envelopes, attestation.NewEnvelope(e.Format, e.KeyID, e.Payload, e.Signature))
+			at.Envelopes = append(at.Envelopes, attestation.NewEnvelope(attestation.Format(shared(string(e.Format))), shared(e.KeyID), e.Payload, e.Signature))
 		}
 		r.Attestations = append(r.Attestations, at)
+	}
+	if r.Read.IsZero() {
+		return Record{}, errors.New("it does not say when it was read")
 	}
 	if len(r.Attestations) > maxKept {
 		return Record{}, fmt.Errorf("it holds %d attestations, more than are kept", len(r.Attestations))
 	}
 	return r, nil
+}
+
+// shared is the one copy of a text that most records have alike.
+func shared(s string) string {
+	if s == "" {
+		return ""
+	}
+	return unique.Make(s).Value()
 }

@@ -18,7 +18,7 @@ const (
 // workers sweep.
 type lane struct {
 	workers int
-	// answer answers one; false is a failure.
+	// answer answers one; false is a failure that others may have in common.
 	answer func(context.Context, task) bool
 	// due tells whether a question of the sweep is worth answering.
 	due func(Question) bool

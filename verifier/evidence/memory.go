@@ -29,7 +29,7 @@ type Records map[image.Identity][]Attestation
 func NewMemory() *Memory {
 	start := time.Now()
 	m := &Memory{
-		answers:  answers{terms: make(map[string]Terms), at: make(map[string]string), by: make(map[Question]*answer)},
+		answers:  answers{terms: make(map[string]Terms), at: make(map[string]string), by: make(map[Question]*answer), most: maxAnswerBytes},
 		elapsed:  func() time.Duration { return time.Since(start) },
 		outcomes: newOutcomes(),
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -95,36 +94,79 @@ var recordName = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // maxFiles bounds the files that are looked at.
 const maxFiles = 2 * maxAnswers
 
-// Load reads what is on disk and not known yet. It only reads where another daemon still
-// owns the folder; as its owner it removes what is broken or left over. It fails when the
-// folder cannot be read at all; with ErrNotExist in the chain when there is none.
+// asideDir is the folder for records of a version that is not known here.
+const asideDir = "aside"
+
+// readAhead bounds the files that are read before it is seen whether there is room for more.
+const readAhead = 64
+
+// Load reads what is on disk and not known yet, up to the bounds. It only reads where
+// another daemon still owns the folder; as its owner it removes what is broken or left over,
+// and forgets what the one before has removed. It fails when the folder cannot be read at
+// all; with ErrNotExist in the chain when there is none.
 func (s *Store) Load(owner bool) error {
-	names, leftovers, err := s.list()
+	names, useless, err := s.list()
 	if err != nil {
 		return fmt.Errorf("read the evidence kept in %s: %w", s.options.Dir, err)
 	}
+	if owner {
+		left := make(map[string]bool, len(names))
+		for _, name := range names {
+			left[name] = true
+		}
+		s.memory.lose(left)
+	}
 	known := s.memory.files()
 	names = slices.DeleteFunc(names, func(name string) bool { return known[name] })
-	loaded, broken := s.read(names)
-	for i := range loaded {
-		if useless := s.take(&loaded[i]); useless != "" {
-			leftovers = append(leftovers, useless)
+	answers, broken := 0, []brokenFile(nil)
+	for chunk := range slices.Chunk(names, readAhead) {
+		if s.memory.full() {
+			useless = append(useless, chunk...)
+			continue
+		}
+		loaded, bad := s.read(chunk)
+		broken = append(broken, bad...)
+		answers += len(loaded)
+		for i := range loaded {
+			if file := s.take(&loaded[i]); file != "" {
+				useless = append(useless, file)
+			}
 		}
 	}
-	for _, b := range broken[:min(len(broken), 5)] {
-		s.options.Log.Warn("evidence on disk is broken and asked for again", "file", filepath.Join(s.options.Dir, b.name), "error", b.err)
+	s.tell(broken)
+	if owner {
+		s.tidy(broken, useless)
+		s.options.Log.Info("evidence is read from disk", "answers", answers, "broken", len(broken))
 	}
-	for _, b := range broken {
-		leftovers = append(leftovers, b.name)
-	}
-	if !owner {
-		return nil
-	}
-	if err := s.removeFiles(leftovers); err != nil {
-		s.fail(fmt.Errorf("remove evidence that is broken or left over: %w", err))
-	}
-	s.options.Log.Info("evidence is read from disk", "answers", len(loaded), "broken", len(broken))
 	return nil
+}
+
+// tell logs some of the files that are broken.
+func (s *Store) tell(broken []brokenFile) {
+	for _, b := range broken[:min(len(broken), 5)] {
+		s.options.Log.Warn("evidence on disk cannot be used and is asked for again", "file", s.path(b.name), "error", b.err)
+	}
+}
+
+// tidy moves records of another version aside, and has what is of no use removed.
+func (s *Store) tidy(broken []brokenFile, useless []string) {
+	for _, b := range broken {
+		if errors.Is(b.err, state.ErrVersion) && s.moveAside(b.name) == nil {
+			continue
+		}
+		useless = append(useless, b.name)
+	}
+	s.mu.Lock()
+	s.remove = append(s.remove, useless...)
+	s.mu.Unlock()
+	s.flush()
+}
+
+func (s *Store) moveAside(name string) error {
+	if err := os.MkdirAll(s.path(asideDir), 0o700); err != nil {
+		return err
+	}
+	return os.Rename(s.path(name), filepath.Join(s.path(asideDir), name))
 }
 
 // list gives the files of records, and those that a daemon which was killed left behind.
@@ -204,6 +246,10 @@ func readRegular(path string) ([]byte, error) {
 	return state.ReadAtMost(f, maxRecordFile)
 }
 
+// maxAge bounds the age of what was on disk: beyond some centuries a duration would be
+// less than nothing.
+const maxAge = 100 * 365 * 24 * time.Hour
+
 // take puts what was on disk into the memory, and gives the file that is of no use then.
 // Its age is by the node's clock; of what is ahead of that nothing is known, and it counts
 // as old.
@@ -212,7 +258,7 @@ func (s *Store) take(l *loadedFile) (useless string) {
 	if !ok {
 		return l.name // of a source that is not configured any more, or is elsewhere
 	}
-	age := s.options.Now().Sub(l.record.Read)
+	age := min(s.options.Now().Sub(l.record.Read), maxAge)
 	if age < 0 {
 		age = max(terms.Fresh, terms.Stale) + 1
 	}
@@ -252,9 +298,11 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// flush writes what is pending, a batch after the other.
+// flush removes what is to go and writes what is pending, a batch after the other. Removing
+// comes first: what was withdrawn is not to come back, and a full disk needs the room.
 func (s *Store) flush() {
-	for {
+	err := s.removeFiles()
+	for err == nil {
 		s.mu.Lock()
 		var questions []Question
 		for q := range s.pending {
@@ -263,22 +311,21 @@ func (s *Store) flush() {
 			}
 			questions = append(questions, q)
 		}
-		remove := s.remove
 		s.mu.Unlock()
-		if len(questions) == 0 && len(remove) == 0 {
-			return
+		if len(questions) == 0 {
+			break
 		}
-		if err := s.write(questions, remove); err != nil {
-			s.fail(fmt.Errorf("write evidence: %w", err))
-			return
-		}
-		s.mu.Lock()
-		s.remove = s.remove[len(remove):]
-		if s.problem != "" {
-			s.options.Log.Info("evidence can be written again")
-			s.problem = ""
-		}
-		s.mu.Unlock()
+		err = errors.Join(s.write(questions), s.removeFiles())
+	}
+	if err != nil {
+		s.fail(fmt.Errorf("write evidence: %w", err))
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.problem != "" {
+		s.options.Log.Info("evidence can be written again")
+		s.problem = ""
 	}
 }
 
@@ -299,31 +346,40 @@ func (s *Store) fail(err error) {
 const temporarySuffix = ".new"
 
 // write brings a batch to the disk: the new files first, each whole under a temporary
-// name, then their names, then the old files go. A stop in between leaves at most both.
-func (s *Store) write(questions []Question, remove []string) error {
+// name, then their names. A stop before the old files go leaves at most both.
+func (s *Store) write(questions []Question) error {
 	if err := os.MkdirAll(s.options.Dir, 0o700); err != nil {
 		return err
 	}
 	now, elapsed := s.options.Now(), s.memory.elapsed()
 	names, reads := make([]string, len(questions)), make([]time.Duration, len(questions))
+	var full error
 	for i, q := range questions {
 		var r Record
 		if r, reads[i] = s.memory.record(q); len(r.Attestations) == 0 {
-			continue // that there is nothing is asked again
+			continue // that there is nothing is asked again; the file of what there was goes
+		}
+		if full != nil {
+			continue
 		}
 		r.Read = now.Add(reads[i] - elapsed)
 		name, text, err := encodeRecord(&r, s.options.Node)
 		if err != nil {
-			return err
+			s.options.Log.Error("evidence about an image cannot be kept, and is asked for again after a restart", "image", q.Identity.String(), "error", err)
+			continue
 		}
-		temporary := s.path(name) + temporarySuffix
-		_ = os.Remove(temporary) // of a batch that failed
-		if err := state.WriteSynced(temporary, text); err != nil {
-			_ = os.Remove(temporary) // a full disk needs the room
-			return err
+		if full = state.WriteSynced(s.path(name)+temporarySuffix, text); full != nil {
+			_ = os.Remove(s.path(name) + temporarySuffix) // a full disk needs the room
+			continue
 		}
 		names[i] = name
 	}
+	return errors.Join(full, s.name(questions, names, reads, full == nil))
+}
+
+// name gives the files of a batch their names and notes them. Where not all could be
+// written only those that were are, and those that are to go.
+func (s *Store) name(questions []Question, names []string, reads []time.Duration, all bool) error {
 	for _, name := range names {
 		if name == "" {
 			continue
@@ -335,32 +391,42 @@ func (s *Store) write(questions []Question, remove []string) error {
 	if err := state.SyncFolder(s.options.Dir); err != nil {
 		return err
 	}
-	return s.removeFiles(append(s.filed(questions, names, reads), remove...))
-}
-
-func (s *Store) path(name string) string { return filepath.Join(s.options.Dir, name) }
-
-// filed notes where answers are now, and gives the files that had them before.
-func (s *Store) filed(questions []Question, names []string, reads []time.Duration) (old []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, q := range questions {
+		if names[i] == "" && !all && s.memory.holds(q) {
+			continue // it waits for room, and what is on disk of it stays
+		}
 		before, current := s.memory.filed(q, names[i], reads[i])
 		if before != "" && before != names[i] {
-			old = append(old, before)
+			s.remove = append(s.remove, before)
 		}
 		if current {
 			delete(s.pending, q)
 		}
 	}
-	return old
+	return nil
 }
 
-func (s *Store) removeFiles(names []string) error {
+func (s *Store) path(name string) string { return filepath.Join(s.options.Dir, name) }
+
+// removeFiles removes what is to go. What cannot be removed stays to be.
+func (s *Store) removeFiles() error {
+	s.mu.Lock()
+	names := s.remove
+	s.remove = nil
+	s.mu.Unlock()
+	var left []string
+	var failed error
 	for _, name := range names {
-		if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if err := os.RemoveAll(s.path(name)); err != nil {
+			left, failed = append(left, name), err
 		}
 	}
-	return nil
+	if left != nil {
+		s.mu.Lock()
+		s.remove = append(left, s.remove...)
+		s.mu.Unlock()
+	}
+	return failed
 }

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -423,6 +424,137 @@ func BenchmarkLoad10000(b *testing.B) {
 		if err := stored(b, dir, testTime).Load(true); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestARecordThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
+	dir := t.TempDir()
+	s := stored(t, dir, testTime)
+	s.Put(*holding(about(1), 1))
+	s.flush()
+	bad := holding(about(2), 1)
+	bad.Attestations[0].Expires = time.Date(2030, 1, 1, 0, 0, 0, 0, time.FixedZone("", 24*60*60)) // JSON has no such offset
+	s.Put(*bad)
+	s.Put(*holding(about(3), 1))
+	s.Put(*holding(about(1), 0)) // withdrawn
+	s.flush()
+	again := reopened(t, dir, testTime)
+	if knows(again, 1) || !knows(again, 3) {
+		t.Errorf("withdrawn: known %v; another: known %v", knows(again, 1), knows(again, 3))
+	}
+	if len(s.pending) != 0 {
+		t.Errorf("%d are written without end", len(s.pending))
+	}
+}
+
+func TestWhatIsWithdrawnGoesFromAFullDiskToo(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("needs root: %v", err)
+	}
+	defer func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }()
+	s := stored(t, dir, testTime)
+	s.Put(*holding(about(1), 1))
+	s.flush()
+	for n := 2; s.Problem() == ""; n++ {
+		s.Put(*holding(about(n), 1))
+		s.flush()
+	}
+	s.Put(*holding(about(1), 0))
+	s.flush()
+	if knows(reopened(t, dir, testTime), 1) {
+		t.Error("it came back")
+	}
+}
+
+func TestAFileThatCannotBeRemovedIsRemovedLater(t *testing.T) {
+	dir := t.TempDir()
+	s := stored(t, dir, testTime)
+	s.Put(*holding(about(1), 1))
+	s.flush()
+	s.options.Dir = "/proc/no/folder"
+	s.Put(*holding(about(1), 0))
+	s.flush()
+	if s.Problem() == "" {
+		t.Fatal("no problem")
+	}
+	s.options.Dir = dir
+	s.flush()
+	if got := files(t, dir); len(got) != 0 || s.Problem() != "" {
+		t.Errorf("left: %v, problem %q", got, s.Problem())
+	}
+}
+
+func TestASuccessorForgetsWhatWasWithdrawnWhileItWaited(t *testing.T) {
+	dir := t.TempDir()
+	first := stored(t, dir, testTime)
+	first.Put(*holding(about(1), 1))
+	first.flush()
+	second := stored(t, dir, testTime)
+	if err := second.Load(false); err != nil || !knows(second, 1) {
+		t.Fatalf("not read: %v", err)
+	}
+	first.Put(*holding(about(1), 0))
+	first.flush()
+	if err := second.Load(true); err != nil {
+		t.Fatal(err)
+	}
+	if knows(second, 1) {
+		t.Error("it is still known")
+	}
+}
+
+func TestNoTimeMakesWhatIsOldFresh(t *testing.T) {
+	for _, read := range []time.Time{{}, time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC), time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC), testTime.AddDate(-50, 0, 0), testTime.AddDate(5000, 0, 0)} {
+		dir := t.TempDir()
+		s := stored(t, dir, read)
+		s.Put(*holding(about(1), 1))
+		s.flush()
+		if got := reopened(t, dir, testTime).memory.Lookup(about(1)); got.State >= Stale {
+			t.Errorf("read at %s it is %s", read, got.State)
+		}
+	}
+}
+
+func TestNoMoreIsReadThanIsKept(t *testing.T) {
+	dir := t.TempDir()
+	s := stored(t, dir, testTime)
+	for n := range 400 {
+		r := Record{Question: about(n), Read: testTime, Attestations: []Attestation{{Envelopes: []attestation.Envelope{
+			attestation.NewEnvelope(attestation.PKIX, "key", make([]byte, 1000), nil)}}}}
+		name, text, err := encodeRecord(&r, "n1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(s.path(name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := stored(t, dir, testTime)
+	again.memory.answers.most = 200_000
+	if err := again.Load(true); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.memory.answers.bytes; got < 200_000 || got > 200_000+readAhead*2000 {
+		t.Errorf("%d bytes are read", got)
+	}
+	if n := len(files(t, dir)); n > 200 {
+		t.Errorf("%d files are left", n)
+	}
+}
+
+func TestRecordsOfAnotherVersionAreMovedAside(t *testing.T) {
+	dir := t.TempDir()
+	text := state.Seal(recordVersion+1, []byte("{}"))
+	if err := os.WriteFile(filepath.Join(dir, nameOf(text)), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reopened(t, dir, testTime)
+	if got, err := os.ReadFile(filepath.Join(dir, asideDir, nameOf(text))); err != nil || !bytes.Equal(got, text) {
+		t.Errorf("not moved aside: %v", err)
+	}
+	if got := files(t, dir); len(got) != 1 {
+		t.Errorf("left: %v", got)
 	}
 }
 

@@ -14,8 +14,11 @@ import (
 	"github.com/horkos/horkos/verifier/image"
 )
 
-// maxSignatures bounds the signatures of one attestation.
-const maxSignatures = 16
+// maxSignatures bounds the signatures of one attestation, maxName the bytes of a note or a key id.
+const (
+	maxSignatures = 16
+	maxName       = 512
+)
 
 // Ignored is an attestation that is left out, which can only tighten.
 type Ignored struct {
@@ -65,6 +68,9 @@ func Records(objs []crds.Object) (evidence.Records, []Ignored) {
 // read gives an attestation, the image it is filed under, and whether it says that it is
 // about that one.
 func read(a *horkos.Attestation, digest image.Digest) (id image.Identity, at evidence.Attestation, about bool, err error) {
+	if len(a.NoteName) > maxName {
+		return id, at, false, fmt.Errorf("noteName: over %d bytes", maxName)
+	}
 	at.Note = a.NoteName
 	id, err = image.ParseIdentity(a.ResourceURI)
 	if err != nil {
@@ -78,10 +84,16 @@ func read(a *horkos.Attestation, digest image.Digest) (id image.Identity, at evi
 		if at.Expires, err = time.Parse(time.RFC3339, a.Expires); err != nil || at.Expires.IsZero() {
 			return id, at, false, fmt.Errorf("expires: %.40q is not a time of RFC 3339", a.Expires)
 		}
+		at.Expires = at.Expires.UTC() // an offset of 24 hours is read, and never written
 	}
 	about, err = envelopes(a, id, &at)
 	if err != nil {
 		return id, at, false, err
+	}
+	for i := range at.Envelopes {
+		if len(at.Envelopes[i].KeyID) > maxName {
+			return id, at, false, fmt.Errorf("a key id is over %d bytes", maxName)
+		}
 	}
 	if n := len(at.Envelopes); n == 0 || n > maxSignatures {
 		return id, at, false, fmt.Errorf("%d signatures, want 1 to %d", n, maxSignatures)

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+
+	"github.com/horkos/horkos/verifier/evidence"
 )
 
 // maxError bounds an error of Fetch, in bytes, and maxHost the host in it.
@@ -25,11 +27,19 @@ type failure string
 
 func (f failure) Error() string { return string(f) }
 
+// unusable is a failure of one answer, and not of the server.
+type unusable struct{ failure }
+
+func (u unusable) Unwrap() error { return u.failure }
+
+// Is tells package evidence so.
+func (u unusable) Is(target error) bool { return target == evidence.ErrUnusable }
+
 // explained is an error of Fetch. Its text holds nothing that the server chose, which the
 // errors of net/http do.
 type explained struct {
 	text  string
-	cause error // of the context; else nil
+	cause error // of the context, or evidence.ErrUnusable; else nil
 }
 
 func (e *explained) Error() string { return e.text }
@@ -41,6 +51,9 @@ func (s *Source) explain(ctx context.Context, err error) error {
 	switch cause := ctx.Err(); {
 	case errors.As(err, new(failure)):
 		what = happened(err)
+		if errors.Is(err, evidence.ErrUnusable) {
+			e.cause = evidence.ErrUnusable
+		}
 	case cause != nil:
 		e.cause = cause
 		what = "nobody waits for its answer any more"

@@ -30,12 +30,12 @@ func read(body []byte, from string, id image.Identity) ([]evidence.Attestation, 
 	objs, err := crds.Decode(body, from)
 	if err != nil {
 		// The decoder's words quote the answer.
-		return nil, failure("it answered garbage: not an ImageAttestation, in JSON or YAML")
+		return nil, unusable{failure("it answered garbage: not an ImageAttestation, in JSON or YAML")}
 	}
 	records, _ := objects.Records(objs)
 	found := records[id]
 	if len(found) == 0 && malformed(objs, id.Digest) {
-		return nil, failure("its ImageAttestation is malformed: horkos policy check says how")
+		return nil, unusable{failure("its ImageAttestation is malformed: horkos policy check says how")}
 	}
 	return found, nil
 }
@@ -44,7 +44,7 @@ func read(body []byte, from string, id image.Identity) ([]evidence.Attestation, 
 func affordable(body []byte) error {
 	start := bytes.TrimLeft(body, " \t\r\n")
 	if len(start) == 0 {
-		return failure("its answer is empty; where nothing is known, 404 is the answer")
+		return unusable{failure("its answer is empty; where nothing is known, 404 is the answer")}
 	}
 	if start[0] == '{' && json.Valid(start) {
 		values := 0
@@ -52,15 +52,15 @@ func affordable(body []byte) error {
 			values += bytes.Count(start, []byte(c))
 		}
 		if values > maxValues {
-			return failure(fmt.Sprintf("its answer has over %d values", maxValues))
+			return unusable{failure(fmt.Sprintf("its answer has over %d values", maxValues))}
 		}
 		return nil
 	}
 	if len(body) > maxYAML {
-		return failure(fmt.Sprintf("it answered garbage: not JSON, and over the %d bytes that YAML may have", maxYAML))
+		return unusable{failure(fmt.Sprintf("it answered garbage: not JSON, and over the %d bytes that YAML may have", maxYAML))}
 	}
 	if bytes.IndexByte(body, '&') >= 0 {
-		return failure("its answer is YAML with &, whose anchors are not followed here; write JSON")
+		return unusable{failure("its answer is YAML with &, whose anchors are not followed here; write JSON")}
 	}
 	return nil
 }

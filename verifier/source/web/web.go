@@ -174,9 +174,9 @@ func (s *Source) request(ctx context.Context, from *url.URL) (*http.Request, err
 // many times its size.
 func (s *Source) take(ctx context.Context, response *http.Response, from string, id image.Identity) ([]evidence.Attestation, error) {
 	if coding := response.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return nil, failure("its answer is compressed, which was not asked for")
+		return nil, unusable{failure("its answer is compressed, which was not asked for")}
 	}
-	tooLong := failure(fmt.Sprintf("its answer is over %d bytes", maxBody))
+	tooLong := unusable{failure(fmt.Sprintf("its answer is over %d bytes", maxBody))}
 	if response.ContentLength > maxBody {
 		return nil, tooLong
 	}
