@@ -23,7 +23,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		found, err := read(body, "https://attestations.example.com/x", cart)
 		if err != nil {
-			if text, ok := err.(failure); !ok || len(text) > maxError-maxHost-5 || printable(string(text)) != string(text) {
+			if text, ok := err.(unusable); !ok || len(text.failure) > maxError-maxHost-5 || printable(string(text.failure)) != string(text.failure) {
 				t.Errorf("error %q", err)
 			}
 			if len(found) > 0 {
