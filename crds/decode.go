@@ -218,7 +218,7 @@ func (d *decoder) object(m manifest, source string) error {
 		return err
 	}
 	if k.spec != nil {
-		o.Problems = append(o.Problems, decodeSpec(m.Spec, k)...)
+		o.Problems = append(o.Problems, append(decodeSpec(m.Spec, k), emptyBounds(m.Spec)...)...)
 		o.Spec = k.spec
 		if k.check != nil {
 			o.Problems = append(o.Problems, k.check(&o)...)

@@ -50,7 +50,7 @@ func (j *judgement) authorities(p *policy.Policy, c Candidate, base *Check) verd
 	}
 	checks := j.checks[first:]
 	if p.Distinct {
-		countOnce(checks, searches)
+		j.looked += countOnce(checks, searches)
 	}
 	return nthBest(checks, p.Require)
 }
@@ -94,12 +94,13 @@ func nthBest(checks []Check, n int) verdict {
 
 // countOnce takes back what authorities attested with keys that count for others already:
 // as many as possible are given a key of their own, by a maximum bipartite matching,
-// small by the limits of a policy.
-func countOnce(checks []Check, searches []search) {
+// small by the limits of a policy. It tells how many keys it looked at.
+func countOnce(checks []Check, searches []search) (looked int) {
 	owner := make(map[string]int)
 	var assign func(a int, seen map[string]bool) bool
 	assign = func(a int, seen map[string]bool) bool {
 		for _, k := range searches[a].keys {
+			looked++
 			if seen[k] {
 				continue
 			}
@@ -122,4 +123,5 @@ func countOnce(checks []Check, searches []search) {
 			check.Result, check.Reason = Unresolved, EvidencePending
 		}
 	}
+	return looked
 }

@@ -137,6 +137,8 @@ func megabytes(t *testing.T, quarters int) []shape {
 		{"names of authorities", gap("p", "attestationAuthorityNames: ["+fill("release")+"]")},
 		{"different names of authorities", gap("p", "attestationAuthorityNames: ["+many("a%d", 90_000)+"]")},
 		{"fields that are not known", gap("p", many("x%d: 1", 70_000))},
+		{"bounds left empty", `{"apiVersion":"kritis.grafeas.io/v1beta1","kind":"GenericAttestationPolicy","metadata":{"name":"p","namespace":"shop"},"spec":{"` +
+			long("x", 500_000) + `":[` + long(`{"notBefore":""},`, 25_000) + "{}]}}"},
 		{"one field", gap("p", "require: 1, "+fill("require: 1"))},
 		{"objects in objects", deep(`{"a":`, "}")},
 		{"lists in lists", deep("[", "]")},
@@ -165,17 +167,20 @@ var cartA1 = "registry.example.com/shop/cart@sha256:" + strings.Repeat("a1", 32)
 // TestTenThousandKeysAreLookedUpNotTried: of as many authorities each with a key of its own,
 // one is asked.
 func TestTenThousandKeysAreLookedUpNotTried(t *testing.T) {
-	const authorities = 10_000
-	var keys, policies []string
+	const authorities, each = 10_000, 40 // of a policy
+	var keys, names, policies []string
 	for n := range authorities {
 		keys = append(keys, authority(t, fmt.Sprint("a", n), newSigner(n)))
-		policies = append(policies, gap(fmt.Sprint("p", n), fmt.Sprintf("attestationAuthorityNames: [a%d]", n)))
+		if names = append(names, fmt.Sprint("a", n)); len(names) == each {
+			policies = append(policies, gap(fmt.Sprint("p", n), "require: Any, attestationAuthorityNames: ["+strings.Join(names, ", ")+"]"))
+			names = nil
+		}
 	}
 	authorityObjects, policyObjects := set(t, crds.Folder, keys...).Objects, set(t, crds.Folder, policies...).Objects
 	var snap *policy.Snapshot
 	grows(t, "compile", func(quarters int) {
 		n := authorities * quarters / 4
-		snap = policy.Compile(crds.Set{Origin: crds.Folder, Objects: slices.Concat(authorityObjects[:n], policyObjects[:n])})
+		snap = policy.Compile(crds.Set{Origin: crds.Folder, Objects: slices.Concat(authorityObjects[:n], policyObjects[:n/each])})
 	})
 	memory := &counting{Memory: holds(cart(1), newSigner(authorities-1).attest(t, cart(1)))}
 	within(t, 10*time.Second, "decide", func() { want(t, verify(t, asks(cart(1)), snap, memory), verifier.Allowed, verifier.Attested) })

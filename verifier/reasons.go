@@ -40,7 +40,7 @@ func (r *Result) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("unknown result %q", text)
+	return fmt.Errorf("unknown result %.40q: want allowed, denied, unresolved, unavailable or misconfigured", text)
 }
 
 // Reason says why, from a closed list that users may match on.
@@ -73,3 +73,10 @@ const (
 	AuditFailed        Reason = "AuditFailed"        // the decision could not be recorded
 	Internal           Reason = "Internal"           // horkos failed
 )
+
+// Reasons are all there are.
+func Reasons() []Reason {
+	return []Reason{NoPolicy, Exempt, Floor, Attested, Emergency, NotAttested, ImageRevoked, KeyRevoked, KeyExpired, AttestationExpired,
+		SignatureInvalid, WrongImage, EvidencePending, SourceUnavailable, EvidenceExpired, ImageUnbound, TagNotResolved, ObjectMalformed,
+		AuthorityNotFound, NoSource, SpecTooLarge, DeadlineExceeded, AuditFailed, Internal}
+}

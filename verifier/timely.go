@@ -102,7 +102,7 @@ func (s *search) emergencyTimely(st *attestation.Statement) (Reason, string) {
 	signed := signedAt(st)
 	switch {
 	case signed.IsZero() || st.Expires.IsZero():
-		return NotAttested, "an attestation in an emergency says when it was signed and when it expires"
+		return NotAttested, "an attestation in an emergency says when it was signed and when it expires: make it with --expires of at most 24h"
 	case signed.After(s.j.req.Time):
 		return NotAttested, "it begins at " + stamp(signed)
 	case st.Expires.Sub(signed) > maxEmergency:

@@ -60,7 +60,16 @@ func algorithmFor(public crypto.PublicKey, name string) (algorithm, error) {
 	if name == "" {
 		return algorithm{}, fmt.Errorf("key is %s, which no algorithm wants", kind)
 	}
-	return algorithm{}, fmt.Errorf("unknown signature algorithm %.80q", name)
+	return algorithm{}, fmt.Errorf("unknown signature algorithm %.80q: want one of %s", name, strings.Join(Algorithms(), ", "))
+}
+
+// Algorithms are the names of all signature algorithms.
+func Algorithms() []string {
+	var names []string
+	for _, a := range algorithms() {
+		names = append(names, a.name)
+	}
+	return names
 }
 
 // canonicalName brings the spellings in use into one: letter case is free, and Binary

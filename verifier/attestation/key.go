@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -118,17 +119,28 @@ func (k *Key) Until() time.Time {
 func (k *Key) Fingerprint() [32]byte { return k.fingerprint }
 
 func parsePublic(data []byte) (crypto.PublicKey, error) {
+	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		return nil, errors.New("this is a private key: remove it and consider it leaked")
+	}
 	block, err := onlyBlock(data)
 	if err != nil {
 		return nil, err
 	}
+	var public crypto.PublicKey
 	switch block.Type {
 	case "PUBLIC KEY":
-		return x509.ParsePKIXPublicKey(block.Bytes)
+		public, err = x509.ParsePKIXPublicKey(block.Bytes)
 	case "RSA PUBLIC KEY":
-		return x509.ParsePKCS1PublicKey(block.Bytes)
+		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("PEM block %.80q: want PUBLIC KEY", block.Type)
 	}
-	return nil, fmt.Errorf("PEM block %.80q: want PUBLIC KEY", block.Type)
+	var syntax asn1.SyntaxError
+	var structure asn1.StructuralError
+	if errors.As(err, &syntax) || errors.As(err, &structure) {
+		return nil, fmt.Errorf("the PEM's content is not a public key: copy it again from openssl pkey -pubout (%w)", err)
+	}
+	return public, err
 }
 
 // onlyBlock reads a PEM file of one block. Decoders pass over what they cannot read, so

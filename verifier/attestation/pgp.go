@@ -50,9 +50,10 @@ type pgpSigned struct {
 	at, expires time.Time // expires is zero when it does not
 }
 
-// verify finds among the signatures of a message a good one by this key. When there is none
-// it tells why the first by this key is not.
+// verify finds among the signatures of a message a good one by this key, of several the one
+// that expires last. When there is none it tells why the first by this key is not.
 func (k *pgpKey) verify(m *pgpMessage) (*pgpSigned, *Failure) {
+	var good *pgpSigned
 	var reason *Failure
 	for _, s := range m.signatures {
 		sig, err := parseSignature(s.signature)
@@ -68,11 +69,17 @@ func (k *pgpKey) verify(m *pgpMessage) (*pgpSigned, *Failure) {
 		}
 		signed, failure := signer.verify(sig, s, m.payload)
 		if failure == nil {
-			return signed, nil
+			if good == nil || !good.expires.IsZero() && (signed.expires.IsZero() || signed.expires.After(good.expires)) {
+				good = signed
+			}
+			continue
 		}
 		if reason == nil || reason.Kind == BadSignature {
 			reason = failure
 		}
+	}
+	if good != nil {
+		return good, nil
 	}
 	if reason == nil {
 		reason = &Failure{BadSignature, "it is not signed by this key"}

@@ -130,7 +130,7 @@ func wrongLabel(written, want string) error {
 	case labelSignature:
 		return errDetached
 	case labelPrivateKey:
-		return errors.New("a private key")
+		return errors.New("this is a private key: remove it and consider it leaked")
 	}
 	return fmt.Errorf("armor of a PGP %.40q: want PGP %s", written, want)
 }

@@ -192,6 +192,30 @@ func TestASignatureMayStandBeforeTheData(t *testing.T) {
 	}
 }
 
+// TestOfTwoGoodSignaturesTheOneThatLastsLongerCounts: who signs anew leaves the old one in.
+func TestOfTwoGoodSignaturesTheOneThatLastsLongerCounts(t *testing.T) {
+	key := loadPGPKey(t, "ed25519.asc")
+	lasting := packetsOf(t, "ed25519.none.msg") // one-pass signature, data, signature
+	expires := loadMessage(t, "expires")
+	ends := Verify(key, expires).Statement.Expires
+	if last := Verify(key, loadMessage(t, "ed25519")).Statement.Expires; !ends.Before(last) {
+		t.Fatalf("the one expires at %s, the other at %s", ends, last)
+	}
+	short, err := readMessage(expires.Signature, new(sync.Pool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, signatures := range map[string][2]pgpPacket{
+		"the shorter first": {short.signatures[0].signature, lasting[2]},
+		"the longer first":  {lasting[2], short.signatures[0].signature},
+	} {
+		got := Verify(key, message(join(signatures[0], signatures[1], lasting[1])))
+		if got.Failure != nil || *got.Statement != saidByPGP() {
+			t.Errorf("%s: %+v, %v", name, got.Statement, got.Failure)
+		}
+	}
+}
+
 func TestAMessageIsSignedDataAndNothingElse(t *testing.T) {
 	key := loadPGPKey(t, "ed25519.asc")
 	parts := packetsOf(t, "ed25519.none.msg")

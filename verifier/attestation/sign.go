@@ -25,6 +25,10 @@ func parsePrivate(data []byte) (crypto.Signer, error) {
 	if first, rest := pem.Decode(data); first != nil && first.Type == "EC PARAMETERS" {
 		data = rest
 	}
+	// As openssl writes them now, and as it did.
+	if first, _ := pem.Decode(data); first != nil && (first.Type == "ENCRYPTED PRIVATE KEY" || first.Headers["DEK-Info"] != "") {
+		return nil, errors.New("it is encrypted; decrypt it first: openssl pkey -in KEY")
+	}
 	block, err := onlyBlock(data)
 	if err != nil {
 		return nil, err
@@ -44,8 +48,6 @@ func parsePrivate(data []byte) (crypto.Signer, error) {
 		return x509.ParseECPrivateKey(block.Bytes)
 	case "RSA PRIVATE KEY":
 		return x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("it is encrypted; openssl pkcs8 decrypts it")
 	}
 	return nil, fmt.Errorf("PEM block %.80q: want PRIVATE KEY", block.Type)
 }

@@ -1,6 +1,7 @@
 package attestation
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -134,7 +135,8 @@ func TestWhatIsNoPrivateKeyIsRefused(t *testing.T) {
 	}{
 		{"nothing", nil, "PEM"},
 		{"a public key", testdata(t, "ed25519.pem"), "want PRIVATE KEY"},
-		{"an encrypted key", block("ENCRYPTED PRIVATE KEY", der), "encrypted"},
+		{"an encrypted key", block("ENCRYPTED PRIVATE KEY", der), "decrypt it first: openssl pkey -in KEY"},
+		{"a key encrypted in the older way", bytes.Replace(block("EC PRIVATE KEY", der), []byte("-----\n"), []byte("-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n"), 1), "decrypt it first: openssl pkey -in KEY"},
 		{"two keys", append(key, key...), "more than one"},
 		{"parameters alone", block("EC PARAMETERS", der), "PEM"},
 		{"a key under another label", block("EC PRIVATE KEY", der), ""},

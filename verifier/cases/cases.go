@@ -8,12 +8,15 @@ package cases
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/evidence"
@@ -34,10 +37,14 @@ type Case struct {
 	Want     Want     `json:"want"`
 
 	dir, file string
+	line      int
 }
 
 // File is the file that the case was read from.
 func (c *Case) File() string { return c.file }
+
+// Place is that file, and the line where the case begins.
+func (c *Case) Place() string { return fmt.Sprintf("%s:%d", c.file, c.line) }
 
 // Request is what is asked.
 type Request struct {
@@ -92,13 +99,16 @@ func Load(dir string, edit func(string) string) ([]Case, error) {
 	return all, nil
 }
 
-func read(dir, doc string) (Case, error) {
-	c := Case{dir: dir}
-	if err := yaml.UnmarshalStrict([]byte(doc), &c); err != nil {
-		return c, fmt.Errorf("%w in\n%s", err, doc)
+func read(dir string, doc *yaml.Node) (Case, error) {
+	c := Case{dir: dir, line: doc.Content[0].Line}
+	if err := decode(doc, &c); err != nil {
+		return c, err
 	}
 	if c.Name == "" {
-		return c, fmt.Errorf("a case has no name:\n%s", doc)
+		return c, errors.New("a case has no name: write name and a sentence")
+	}
+	if !slices.Contains(verifier.Reasons(), c.Want.Reason) && c.Want.Reason != "" {
+		return c, placedAt(doc, "want.reason", fmt.Errorf("unknown reason %.40q: want one of %s", c.Want.Reason, reasons()))
 	}
 	for i := range c.Request.Images {
 		img := &c.Request.Images[i]
@@ -107,6 +117,14 @@ func read(dir, doc string) (Case, error) {
 		}
 	}
 	return c, nil
+}
+
+func reasons() string {
+	var names []string
+	for _, r := range verifier.Reasons() {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, ", ")
 }
 
 // Manifests are the objects and the signed evidence of the case as one document stream,

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -30,13 +31,18 @@ func loadFile(file string, edit func(string) string) ([]Case, error) {
 	}
 	docs, err := split(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("%s%w", file, syntax(err))
 	}
 	var all []Case
 	for _, doc := range docs {
 		c, err := read(dir, doc)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			var at *placed
+			line := doc.Content[0].Line
+			if errors.As(err, &at) {
+				line = at.line
+			}
+			return nil, fmt.Errorf("%s:%d: %w", file, line, err)
 		}
 		c.file = file
 		all = append(all, c)
@@ -44,8 +50,18 @@ func loadFile(file string, edit func(string) string) ([]Case, error) {
 	return all, nil
 }
 
+var syntaxLine = regexp.MustCompile(`^yaml: line (\d+): (.*)`)
+
+// syntax writes an error of the parser as what follows the name of a file.
+func syntax(err error) error {
+	if m := syntaxLine.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Errorf(":%s: %s", m[1], m[2])
+	}
+	return fmt.Errorf(": %w", err)
+}
+
 // split has the parser find the documents: one that is not seen would count as passed.
-func split(text string) (docs []string, err error) {
+func split(text string) (docs []*yaml.Node, err error) {
 	dec := yaml.NewDecoder(bytes.NewReader([]byte(text)))
 	for {
 		var n yaml.Node
@@ -58,11 +74,7 @@ func split(text string) (docs []string, err error) {
 		if n.Kind != yaml.DocumentNode || n.Content[0].ShortTag() == "!!null" {
 			continue
 		}
-		doc, err := yaml.Marshal(&n)
-		if err != nil {
-			return nil, err
-		}
-		docs = append(docs, string(doc))
+		docs = append(docs, &n)
 	}
 }
 

@@ -54,11 +54,14 @@ type Duration time.Duration
 func (d *Duration) UnmarshalJSON(data []byte) error {
 	var s string
 	if err := json.Unmarshal(data, &s); err != nil {
-		return err
+		return fmt.Errorf("want a duration such as -1h, not %.40s", data)
 	}
 	v, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("want a duration such as -1h, not %.40q", s)
+	}
 	*d = Duration(v)
-	return err
+	return nil
 }
 
 // sign makes the ImageAttestation of a record.

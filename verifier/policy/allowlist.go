@@ -84,6 +84,9 @@ func (a *allowlist) add(pattern, object string, d dialect) error {
 	case atEnd:
 		text := normalPattern(body)
 		if !begins(text) {
+			if strings.HasSuffix(body, "*") {
+				return fmt.Errorf("pattern %q: no image name begins so: ** works only in spec.images of a ClusterAttestationPolicy", pattern)
+			}
 			return fmt.Errorf("pattern %q: no image name begins so", pattern)
 		}
 		if a.prefixes == nil {

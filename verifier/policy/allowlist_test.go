@@ -227,6 +227,11 @@ func FuzzPattern(f *testing.F) {
 			if !matched {
 				continue
 			}
+			literal, _, _ := strings.Cut(normalPattern(pattern), "*")
+			onDockerHub := strings.Replace(literal, "docker.io/library/", "docker.io/", 1) // NAME** is also what follows a slash
+			if stars > 0 && pattern != "**" && !strings.HasPrefix(written, literal) && !(d == scopeDialect && strings.HasPrefix(written, onDockerHub)) {
+				t.Errorf("%q matches %q, which does not begin so", pattern, written)
+			}
 			if d == scopeDialect && strings.HasSuffix(pattern, "**") {
 				if begins := strings.TrimSuffix(pattern, "**"); begins != "" && !strings.Contains(begins, "/") {
 					t.Errorf("%q has no slash and matches %q", pattern, written)

@@ -81,10 +81,11 @@ func (c *compiler) readAuthority(obj *crds.Object, at, name string, spec authori
 	a.alike = alike(a)
 	if len(a.keys) == 0 {
 		a.Malformed = obj.ID() + " has no key"
-		if len(unusable) > 0 {
+		if len(unusable) == 0 {
+			c.report(*obj, false, "", a.Malformed)
+		} else { // each is reported
 			a.Malformed = obj.ID() + " has no usable key: " + strings.Join(unusable, "; ")
 		}
-		c.report(*obj, false, "", a.Malformed)
 	}
 	return a
 }

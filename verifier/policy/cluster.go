@@ -94,10 +94,36 @@ func (d *draft) scope(patterns []string) {
 	for i, p := range patterns {
 		if err := d.policy.scope.add(p, d.obj.ID(), scopeDialect); err != nil {
 			d.problem(fmt.Sprintf("spec.images[%d]", i), "%v", err)
-		} else if ref, err := image.Parse(p); err == nil && ref.Digest == "" && !strings.HasSuffix(p, ":"+ref.Tag) {
-			d.c.warn(*d.obj, false, fmt.Sprintf("spec.images[%d]", i), fmt.Sprintf("%q is its tag latest and no other; %s:* is all of them", p, p))
+			continue
+		}
+		if ref, err := image.Parse(p); err == nil && ref.Digest == "" && !strings.HasSuffix(p, ":"+ref.Tag) {
+			d.c.warn(*d.obj, false, fmt.Sprintf("spec.images[%d]", i), fmt.Sprintf("%q is all names by digest, of the tags latest and no other; %s:* is all of them", p, p))
+		}
+		if digests := byDigest(p); digests != "" {
+			if err := d.policy.scope.add(digests, d.obj.ID(), scopeDialect); err != nil {
+				d.problem(fmt.Sprintf("spec.images[%d]", i), "%v", err)
+			}
 		}
 	}
+}
+
+// byDigest is the pattern of all names by digest of the repository whose tags a pattern
+// names, and empty for one that names none. A digest bears no tag, so that none can be said
+// to be out of the scope: with a name by digest an image would slip past it.
+func byDigest(pattern string) string {
+	body := strings.TrimRight(pattern, "*")
+	folder := body[:strings.LastIndexByte(body, '/')+1]
+	name, digest, digested := strings.Cut(body[len(folder):], "@")
+	repository, _, tagged := strings.Cut(name, ":")
+	switch {
+	case digested && tagged && body != pattern: // names leave out a tag beside a digest
+		return folder + repository + "@" + digest + "*"
+	case digested:
+		return ""
+	case tagged, body == pattern: // without a tag it is latest
+		return folder + repository + "@*"
+	}
+	return ""
 }
 
 // listed reads the authorities of a cluster policy: of its own, or by reference.

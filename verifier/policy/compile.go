@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -241,8 +242,31 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 	for i := range set.Objects {
 		c.compileObject(o, &set.Objects[i])
 	}
+	c.limit(o, kritis.KindGenericAttestationPolicy, o.gaps)
+	c.limit(o, kritis.KindImageSecurityPolicy, o.isps)
+	if n := len(o.clusters); n > MaxClusterPolicies {
+		o.clusters = nil
+		c.tooMany(o, "", fmt.Sprintf("%d objects of kind %s, at most %d are judged", n, horkos.KindClusterAttestationPolicy, MaxClusterPolicies))
+	}
 	o.fault = told(o.faults[""])
 	return o
+}
+
+// limit puts a fault in the place of more policies of a namespace than are judged: whoever
+// may write them must not slow the node down for others.
+func (c *compiler) limit(o *origin, kind string, policies map[string][]*Policy) {
+	for _, ns := range slices.Sorted(maps.Keys(policies)) {
+		if n := len(policies[ns]); n > MaxPolicies {
+			delete(policies, ns)
+			c.tooMany(o, ns, fmt.Sprintf("namespace %s has %d objects of kind %s, at most %d are judged", ns, n, kind, MaxPolicies))
+		}
+	}
+}
+
+func (c *compiler) tooMany(o *origin, namespace, message string) {
+	message += ": put what they require into fewer"
+	c.snapshot.findings = append(c.snapshot.findings, Finding{Source: string(o.name), Message: message, Problems: []crds.Problem{{Message: message}}})
+	o.faults[namespace] = append(o.faults[namespace], message)
 }
 
 func (c *compiler) compileObject(o *origin, obj *crds.Object) {
@@ -329,28 +353,5 @@ func (c *compiler) compileAllowlist(o *origin, obj *crds.Object) {
 		} else if openHost(e.NamePattern) {
 			c.warn(*obj, false, at, fmt.Sprintf("open host pattern %q: it matches registries that anybody may own", e.NamePattern))
 		}
-	}
-}
-
-// compileRevocation keeps what digests can be read even of a malformed object: a
-// revocation left out would open.
-func (c *compiler) compileRevocation(o *origin, obj *crds.Object) {
-	if len(obj.Problems) > 0 {
-		c.reportMalformed(*obj, false)
-	}
-	spec, ok := obj.Spec.(*horkos.ImageRevocationSpec)
-	if !ok {
-		return
-	}
-	for i, text := range spec.Digests {
-		d, err := image.ParseDigest(text)
-		if err != nil {
-			c.report(*obj, false, fmt.Sprintf("spec.digests[%d]", i), err.Error())
-			continue
-		}
-		if have, ok := c.snapshot.revoked[d]; ok && have.Origin == crds.Folder {
-			continue
-		}
-		c.snapshot.revoked[d] = Revocation{Origin: o.name, Object: obj.ID(), Reason: spec.Reason}
 	}
 }

@@ -157,7 +157,7 @@ func TestWhatSomebodyShouldMendIsReported(t *testing.T) {
 		{"a malformed revocation", []string{object("ImageRevocation", "", "r", "digests: [sha256:abc]")}, "spec.digests", false},
 		{"a malformed attestation", []string{object("ImageAttestation", "", "sha256-abc", "attestations: []")}, "metadata.name", true},
 		{"two authorities of a cluster policy with a key in common", []string{cluster("p", "authorities: "+listed(t, 2))}, "a0 and a1 have a key in common", false},
-		{"a scope without a tag", []string{cluster("p", "authorities: "+listed(t, 1)+", images: [registry.example.com/shop/cart]")}, "is its tag latest and no other", false},
+		{"a scope without a tag", []string{cluster("p", "authorities: "+listed(t, 1)+", images: [registry.example.com/shop/cart]")}, "of the tags latest and no other", false},
 		{"a pattern of a cluster policy's allowlist that matches nothing", []string{cluster("p", "authorities: "+listed(t, 1)+", allowlist: [{namePattern: registry.example.com/**}]")}, "no image name begins so", true},
 		{"a malformed KritisConfig", []string{object("KritisConfig", "", "k", "x: 1")}, "spec.x: unknown field", true},
 		{"a malformed Namespace", []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: 1}}\n"}, "metadata.labels", true},

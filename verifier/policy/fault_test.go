@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -59,5 +60,34 @@ func TestAFaultIsClipped(t *testing.T) {
 	}
 	if elsewhere := snap.Layers("elsewhere"); len(elsewhere) != 1 || elsewhere[0].Fault != told[0] {
 		t.Errorf("elsewhere: %+v", elsewhere)
+	}
+}
+
+func TestMorePoliciesThanAreJudgedAreReported(t *testing.T) {
+	var manifests []string
+	for n := range MaxPolicies + 1 {
+		manifests = append(manifests, gap(fmt.Sprint("p", n), "attestationAuthorityNames: [a]"),
+			object("ImageSecurityPolicy", "shop", fmt.Sprint("s", n), ""))
+	}
+	manifests = append(manifests, authority("a", keys(t, 1)))
+	snap := compiled(t, manifests...)
+	var told []string
+	for _, f := range snap.Findings() {
+		if strings.Contains(f.Message, "are judged") && !f.Ignored && !f.Warning {
+			told = append(told, f.Message)
+		}
+	}
+	want := []string{
+		"namespace shop has 257 objects of kind GenericAttestationPolicy, at most 256 are judged: put what they require into fewer",
+		"namespace shop has 257 objects of kind ImageSecurityPolicy, at most 256 are judged: put what they require into fewer",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q", told)
+	}
+	if layers := snap.Layers("shop"); len(layers) != 1 || layers[0].Fault != strings.Join(want, "; ") {
+		t.Errorf("layers %+v", layers)
+	}
+	if layers := compiled(t, manifests[2:]...).Layers("shop"); len(layers) != 2 || len(layers[0].Policies) != MaxPolicies {
+		t.Errorf("at the limit: %d layers", len(layers))
 	}
 }

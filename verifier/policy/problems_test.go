@@ -17,7 +17,7 @@ func TestAFindingTellsItsProblemsByField(t *testing.T) {
 		{[]string{authority("a", strings.Replace(keys(t, 1), "[", "[{keyType: X509}, ", 1))}, []string{`spec.publicKeys[0].keyType: want PGP or PKIX, not "X509"`}},
 		{[]string{authority("a", strings.Replace(keys(t, 1, 2), "{keyType", "{validUntil: soon, keyType", 1))}, []string{`spec.publicKeys[0].validUntil: "soon" is not a time of RFC 3339`}},
 		{[]string{gap("p", "attestationAuthorityNames: [gone]")}, []string{"spec.attestationAuthorityNames[0]: AttestationAuthority shop/gone does not exist"}},
-		{[]string{cluster("p", "authorities: "+listed(t, 1)+", allowlist: [{namePattern: registry.example.com/**}]")}, []string{`spec.allowlist[0]: pattern "registry.example.com/**": no image name begins so`}},
+		{[]string{cluster("p", "authorities: "+listed(t, 1)+", allowlist: [{namePattern: registry.example.com/**}]")}, []string{`spec.allowlist[0]: pattern "registry.example.com/**": no image name begins so: ** works only in spec.images of a ClusterAttestationPolicy`}},
 		{[]string{object("BuildPolicy", "shop", "b", "")}, []string{"objects of this kind decide nothing on a node"}},
 		{[]string{object("Policy", "shop", "x", "")}, []string{"kind Policy of kritis.grafeas.io/v1beta1 is not known to this version"}},
 	}

@@ -57,3 +57,30 @@ func TestTheIndexOfScopesChangesNoAnswer(t *testing.T) {
 		t.Errorf("only %d names were in some scopes and out of others", scoped)
 	}
 }
+
+// TestAScopeOfTagsIsAboutDigestsToo: a digest bears no tag that could be out of it.
+func TestAScopeOfTagsIsAboutDigestsToo(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"example.com/app:*":              "example.com/app@*",
+		"example.com/app:v1":             "example.com/app@*",
+		"example.com/app:v1**":           "example.com/app@*",
+		"example.com/app":                "example.com/app@*",
+		"app":                            "app@*",
+		"example.com:5000/a/app:v1*":     "example.com:5000/a/app@*",
+		"example.com:5000/a/*":           "",
+		"example.com:5000/a/app*":        "",
+		"example.com/a/**":               "",
+		"example.com/a**":                "",
+		"*":                              "",
+		"**":                             "",
+		"example.com/app@sha256:ab*":     "",
+		"example.com/app@*":              "",
+		"example.com/app:v1@sha256:ab*":  "example.com/app@sha256:ab*",
+		"example.com/app:v1@*":           "example.com/app@*",
+		"example.com/app:v1@sha256:full": "",
+	} {
+		if got := byDigest(pattern); got != want {
+			t.Errorf("%s: %q, want %q", pattern, got, want)
+		}
+	}
+}

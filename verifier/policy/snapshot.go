@@ -19,6 +19,9 @@ const (
 	MaxPattern     = 512
 	MaxPatterns    = 1024 // of a scope
 
+	MaxPolicies        = 256  // of one kind in a namespace
+	MaxClusterPolicies = 1024 // of an origin
+
 	maxFault = 2048 // bytes that are told of what is wrong with an origin or a namespace
 )
 
