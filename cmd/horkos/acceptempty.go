@@ -27,10 +27,10 @@ Who means it says so here, as root on the node: the daemon then takes the folder
 
 It is good for the set that is kept now, and for one time: the daemon ignores it if another
 set is in force when it looks, or if the folder holds policies, or files that it cannot read.`,
-		Example: `  horkos policy accept-empty --state-dir /var/lib/horkos
+		Example: `  horkos policy accept-empty
 
   # in a script
-  horkos policy accept-empty --state-dir /var/lib/horkos --yes`,
+  horkos policy accept-empty --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if os.Geteuid() != 0 {
@@ -39,10 +39,9 @@ set is in force when it looks, or if the folder holds policies, or files that it
 			return acceptEmpty(cmd, state, yes)
 		},
 	}
-	cmd.Flags().StringVar(&state, "state-dir", "", "the `DIR` where the daemon keeps its state")
+	cmd.Flags().StringVar(&state, "state-dir", defaultStateDir, "the `DIR` where the daemon keeps its state")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	// They fail only for a flag that is not there.
-	_ = cmd.MarkFlagRequired("state-dir")
+	// It fails only for a flag that is not there.
 	_ = cmd.MarkFlagDirname("state-dir")
 	return cmd
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/horkos/horkos/objects"
 )
 
@@ -63,6 +65,14 @@ func TestGivingUpPoliciesNamesThemAndWantsAYes(t *testing.T) {
 	}
 	if text, err := os.ReadFile(accepted); err != nil || string(text) != kept.Hash+"\n" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestTheStateFolderIsThatOfTheDaemonUnlessSaid(t *testing.T) {
+	for _, cmd := range []*cobra.Command{acceptEmptyCommand(), acceptTimeCommand()} {
+		if f := cmd.Flag("state-dir"); f.DefValue != "/var/lib/horkos" || cmd.ValidateRequiredFlags() != nil {
+			t.Errorf("%s: %q", cmd.Name(), f.DefValue)
+		}
 	}
 }
 

@@ -24,10 +24,10 @@ setting the clock back. When the clock was wrong and is right now, say so here, 
 node: the daemon then goes on from the wall clock.
 
 It is good for one time, and for ten minutes: a daemon that starts later ignores it.`,
-		Example: `  horkos policy accept-time --state-dir /var/lib/horkos
+		Example: `  horkos policy accept-time
 
   # in a script
-  horkos policy accept-time --state-dir /var/lib/horkos --yes`,
+  horkos policy accept-time --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if os.Geteuid() != 0 {
@@ -36,10 +36,9 @@ It is good for one time, and for ten minutes: a daemon that starts later ignores
 			return acceptTime(cmd, dir, yes)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "state-dir", "", "the `DIR` where the daemon keeps its state")
+	cmd.Flags().StringVar(&dir, "state-dir", defaultStateDir, "the `DIR` where the daemon keeps its state")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	// They fail only for a flag that is not there.
-	_ = cmd.MarkFlagRequired("state-dir")
+	// It fails only for a flag that is not there.
 	_ = cmd.MarkFlagDirname("state-dir")
 	return cmd
 }

@@ -168,6 +168,19 @@ func TestTheFlagsOfAttestAreInWhatItPrints(t *testing.T) {
 	}
 }
 
+func TestATagBesideTheDigestIsNotAttested(t *testing.T) {
+	key := newPair(t, newECDSA(t, elliptic.P256()))
+	for _, name := range []string{cart + ":1@" + digestA, "https://" + cart + ":1@" + digestA} {
+		made := program("attest", name, "--pkix-key", key.file)
+		if made.code != 0 || made.errors != "attested is "+cart+"@"+digestA+": the tag 1 is not, it may move\n" {
+			t.Fatalf("%+v", made)
+		}
+		if a := attested(t, key.policyOf("", ""), made.out, time.Now()); a.Result != verifier.Allowed {
+			t.Errorf("%s: %s", a.Reason, a.Message)
+		}
+	}
+}
+
 func TestAnAttestationWithoutExpiryLasts(t *testing.T) {
 	key := newPair(t, newECDSA(t, elliptic.P256()))
 	made := program("attest", cart+"@"+digestA, "--pkix-key", key.file)

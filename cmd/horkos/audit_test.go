@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,11 +19,11 @@ import (
 	"github.com/horkos/horkos/verifier"
 )
 
-// auditLog is a log of small files.
+// auditLog is a log of small files, none of which is removed: a reader may be slow.
 func auditLog(t *testing.T) (path string, l *audit.Log) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "audit.log")
-	l, err := audit.Open(audit.Options{Path: path, Node: "n1", MaxBytes: 4 << 10, MaxFiles: 3})
+	l, err := audit.Open(audit.Options{Path: path, Node: "n1", MaxBytes: 4 << 10, MaxFiles: 50})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,16 +58,17 @@ func TestAuditVerifySaysWhatTheLogIsWorth(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "consistent, not proven: give --head"},
-		{[]string{"--head", last}, "intact: proven up to record 13, the last"},
-		{[]string{"--head", hash}, "intact: proven up to record 12; 1 record after it"},
+		{nil, "consistent, not proven: give --heads"},
+		{[]string{"--head", last}, "intact: proven up to record 13, the last, by 1 head\none head proves nothing"},
+		{[]string{"--head", hash}, "intact: proven up to record 12 by 1 head; 1 record after it"},
 		{[]string{"--head", hash, "-o", "json"}, `"proven": true`},
+		{[]string{"--head", "12 " + hash, "--head", last}, "intact: proven up to record 13, the last, by 2 heads\n"},
 	} {
 		if got := program(append(verify, tt.args...)...); got.code != 0 || !strings.Contains(got.out, tt.want) {
 			t.Errorf("%v: %+v, want %q", tt.args, got, tt.want)
 		}
 	}
-	if got := program("audit", "verify", path); got.code != 0 || !strings.Contains(got.out, "what was before is not here") {
+	if got := program("audit", "verify", path); got.code != 1 || !strings.Contains(got.out, "give all files of the log, or they were taken away") {
 		t.Errorf("%+v", got)
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
@@ -172,5 +175,105 @@ func TestAuditTailFollowsOverRotationsAndEndsWithTheContext(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// writerFunc is a writer of one function.
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
+
+// TestAuditTailMissesNothingThatIsRotatedWhileItPrints rotates the log at each line printed.
+func TestAuditTailMissesNothingThatIsRotatedWhileItPrints(t *testing.T) {
+	path, l := auditLog(t)
+	logged := 0
+	more := func() {
+		for range 4 {
+			logDecision(t, l, logged, verifier.Allowed)
+			logged++
+		}
+	}
+	more()
+	var printed strings.Builder
+	follower := &tail{path: path, n: 1, errs: io.Discard}
+	follower.out = writerFunc(func(p []byte) (int, error) {
+		if logged < 60 {
+			more()
+		}
+		return printed.Write(p)
+	})
+	if err := follower.print(); err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		if err := follower.catchUp(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	follower.file.Close()
+	lines := strings.Split(strings.TrimSpace(printed.String()), "\n")
+	for i, line := range lines {
+		if !strings.Contains(line, fmt.Sprintf("shop/cart-%d/cart ", 3+i)) {
+			t.Fatalf("line %d: %s", i, line)
+		}
+	}
+	if len(lines) != logged-3 {
+		t.Errorf("%d lines of %d records", len(lines), logged)
+	}
+}
+
+// TestAuditVerifyTakesTheHeadsAsTheyWereShipped is with a daemon that logs as text and as JSON.
+func TestAuditVerifyTakesTheHeadsAsTheyWereShipped(t *testing.T) {
+	for format, handler := range map[string]func(io.Writer) slog.Handler{
+		"text": func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) },
+		"json": func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) },
+	} {
+		t.Run(format, func(t *testing.T) {
+			dir := t.TempDir()
+			path, shipped := filepath.Join(dir, "audit.log"), filepath.Join(dir, "journal")
+			var journal bytes.Buffer
+			log := slog.New(handler(&journal))
+			for range 3 {
+				l, err := audit.Open(audit.Options{Path: path, MaxBytes: 4 << 10, MaxFiles: 3, Log: log})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for n := range 15 {
+					logDecision(t, l, n, verifier.Allowed)
+				}
+				log.Warn("refused", "message", "pod=\"audit head\"")
+				if err := l.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(shipped, journal.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			files, err := audit.Files(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			verify := append([]string{"audit", "verify", "-o", "json"}, files...)
+			var p proof
+			got := program(append(verify, "--heads", shipped)...)
+			if err := json.Unmarshal([]byte(got.out), &p); err != nil || got.code != 0 || !p.Proven || p.Heads < 3 || p.Older == 0 || p.Following != 0 {
+				t.Errorf("%+v, %v", got, err)
+			}
+			if again := fed(journal.String(), append(verify, "--heads", "-")...); again.code != 0 || again.out != got.out {
+				t.Errorf("from standard input: %+v", again)
+			}
+			other := strings.Repeat("a", 64)
+			if got := fed(journal.String()+fmt.Sprintln(p.Last-1, other), append(verify, "--heads", "-")...); got.code != 1 || !strings.Contains(got.out, other) {
+				t.Errorf("with one that is not in it: %+v", got)
+			}
+			for _, none := range []string{"", "nonsense", "-- No entries --"} {
+				if got := fed(none, append(verify, "--heads", "-")...); got.code != 2 || got.errors == "" {
+					t.Errorf("%q: %+v", none, got)
+				}
+			}
+			if got := program(append(verify, "--heads", shipped+".no")...); got.code != 2 {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }

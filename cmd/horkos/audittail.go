@@ -152,9 +152,6 @@ func (t *tail) follow(ctx context.Context) error {
 			t.file.Close()
 		}
 	}()
-	if err := t.between(); err != nil {
-		return err
-	}
 	tick := time.NewTicker(t.patience)
 	defer tick.Stop()
 	for {
@@ -183,10 +180,14 @@ func (t *tail) catchUp() error {
 		}
 		t.file.Close()
 		t.file = nil
-		if err := t.between(); err != nil {
-			return err
-		}
 	}
+	return t.open()
+}
+
+// open prints what is new in older files and goes over to the current one. That is opened
+// before the others are listed: else it could be rotated in between, and its records be in
+// neither.
+func (t *tail) open() error {
 	f, err := os.Open(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // between two files
@@ -194,7 +195,18 @@ func (t *tail) catchUp() error {
 	if err != nil {
 		return err
 	}
+	files, err := audit.Files(t.path)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
 	t.file, t.in = f, newLineReader(f)
+	if t.rotated() { // the list may hold what comes after it, without it
+		t.file = nil
+		return f.Close() // until the next look
+	}
+	if err := t.older(files); err != nil {
+		return err
+	}
 	return t.drain(t.in)
 }
 
@@ -208,12 +220,8 @@ func (t *tail) rotated() bool {
 	return err == nil && (!os.SameFile(at, info) || info.Size() < t.in.read)
 }
 
-// between prints what is new in older files: there may have been several rotations.
-func (t *tail) between() error {
-	files, err := audit.Files(t.path)
-	if err != nil {
-		return err
-	}
+// older prints what is new in the older files of the log: there may have been several rotations.
+func (t *tail) older(files []string) error {
 	for i, path := range files {
 		if path == t.path || (i+1 < len(files) && firstOf(files[i+1]) <= t.seq+1 && files[i+1] != t.path) {
 			continue

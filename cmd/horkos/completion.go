@@ -19,7 +19,7 @@ func completionCommand() *cobra.Command {
 
   # fish
   horkos completion fish > ~/.config/fish/completions/horkos.fish`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      cobra.MatchAll(one("name the shell: bash, zsh or fish", "horkos completion bash"), cobra.OnlyValidArgs),
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, out := cmd.Root(), cmd.OutOrStdout()

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +13,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/horkos/horkos/verifier"
 )
 
 // asProgram makes the test binary horkos itself.
@@ -66,22 +74,104 @@ func TestThePoliciesOfTheGuideAreGoodAndItsCasesPass(t *testing.T) {
 	}
 }
 
-// TestTheConsoleOfTheGuideDoesWhatItShows runs its commands in one shell, and holds what they
-// print to what is shown: "..." is anything, "# exit code 1" is the exit code.
-func TestTheConsoleOfTheGuideDoesWhatItShows(t *testing.T) {
-	for _, tool := range []string{"bash", "openssl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
+// guideFolder writes the policies of the guide into policies, with a public key in place of
+// another.
+func guideFolder(t *testing.T, all []string, old, public string) {
+	t.Helper()
+	if err := os.MkdirAll("policies", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	replaced := 0
+	for i, text := range all {
+		if strings.HasPrefix(text, "name:") {
+			continue
+		}
+		indented := strings.ReplaceAll(strings.TrimSpace(public), "\n", "\n        ")
+		replaced += strings.Count(text, old)
+		text = strings.ReplaceAll(text, old, indented)
+		if err := os.WriteFile(fmt.Sprintf("policies/%d.yaml", i), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-	work, bin := t.TempDir(), t.TempDir()
-	self, err := os.Executable()
+	if replaced != 1 {
+		t.Fatalf("the key is in the guide %d times", replaced)
+	}
+}
+
+// keyOfAuthority is the public key that the guide gives to an authority.
+func keyOfAuthority(t *testing.T, all []string, name string) string {
+	t.Helper()
+	m := regexp.MustCompile("(?s)name: " + name + ", namespace: shop}.*?(-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----)").FindStringSubmatch(strings.Join(all, ""))
+	if m == nil {
+		t.Fatalf("the guide has no key of %s", name)
+	}
+	return m[1]
+}
+
+// TestTheEmergencyOfTheGuideLetsTheImageRun runs the commands of its section.
+func TestTheEmergencyOfTheGuideLetsTheImageRun(t *testing.T) {
+	all := blocks(t, "../../docs/writing-policies.md", "yaml")
+	commands := ""
+	for _, text := range blocks(t, "../../docs/writing-policies.md", "sh") {
+		if strings.Contains(text, "oncall.pem") {
+			commands = strings.Replace(text, "sha256:...", digestA, 1)
+		}
+	}
+	old := keyOfAuthority(t, all, "oncall")
+	t.Chdir(t.TempDir())
+	oncall := newPair(t, newECDSA(t, elliptic.P256()))
+	if err := os.Rename(oncall.file, "oncall.pem"); err != nil {
+		t.Fatal(err)
+	}
+	guideFolder(t, all, old, oncall.public)
+	run := func(script string) string {
+		out, err := inShell(t, ".", script)
+		if err != nil && !strings.Contains(out, "RESULT") {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return out
+	}
+	if out := run(commands); !strings.Contains(out, "\nallowed  Emergency  registry.example.com/payments/api@") {
+		t.Errorf("printed\n%s", out)
+	}
+	if err := os.Remove("policies/emergency.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(strings.Replace(commands, "--expires 4h", "", 1)); !strings.Contains(out, "--expires of at most 24h") || !strings.Contains(out, "denied") {
+		t.Errorf("without an expiry it printed\n%s", out)
+	}
+}
+
+// TestTheJWTOfTheGuideCounts signs its claims.
+func TestTheJWTOfTheGuideCounts(t *testing.T) {
+	all := blocks(t, "../../docs/writing-policies.md", "json")
+	if len(all) != 1 {
+		t.Fatalf("%d blocks", len(all))
+	}
+	header, claims, _ := strings.Cut(strings.Replace(all[0], "sha256:...", digestA, 1), "\n")
+	private := newECDSA(t, elliptic.P256()).(*ecdsa.PrivateKey)
+	key := newPair(t, private)
+	encode := base64.RawURLEncoding.EncodeToString
+	token := encode([]byte(header)) + "." + encode([]byte(claims))
+	digest := sha256.Sum256([]byte(token))
+	r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(self, filepath.Join(bin, "horkos")); err != nil {
-		t.Fatal(err)
+	token += "." + encode(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+	object := manifest("ImageAttestation", "", strings.Replace(digestA, ":", "-", 1),
+		"{attestations: [{resourceUri: '"+cart+"@"+digestA+"', noteName: projects/p/notes/release, attestation: {jwts: [{compactJwt: "+token+"}]}}]}")
+	for at, want := range map[int64]verifier.Reason{1795262400: verifier.Attested, 1798761600: verifier.AttestationExpired} {
+		if a := attested(t, key.policyOf("release-2026", "ecdsa-p256-sha256"), object, time.Unix(at, 0)); a.Reason != want {
+			t.Errorf("%s: %s", a.Reason, a.Message)
+		}
 	}
+}
+
+// TestTheConsoleOfTheGuideDoesWhatItShows runs its commands in one shell, and holds what they
+// print to what is shown: "..." is anything, "# exit code 1" is the exit code.
+func TestTheConsoleOfTheGuideDoesWhatItShows(t *testing.T) {
+	work := t.TempDir()
 	var script strings.Builder
 	var steps []step
 	for _, block := range blocks(t, "../../docs/cli.md", "console") {
@@ -93,10 +183,7 @@ func TestTheConsoleOfTheGuideDoesWhatItShows(t *testing.T) {
 	for i, s := range steps {
 		fmt.Fprintf(&script, "{ %s\n} >out.%d 2>&1; echo $? >code.%d\n", s.command, i, i)
 	}
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", script.String())
-	cmd.Dir = work
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), asProgram+"=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := inShell(t, work, script.String()); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for i, s := range steps {
@@ -112,6 +199,29 @@ func TestTheConsoleOfTheGuideDoesWhatItShows(t *testing.T) {
 			t.Errorf("$ %s\nexit code %swant %s, printed\n%s\nwant %s", s.command, code, s.code, out, s.shown)
 		}
 	}
+}
+
+// inShell runs a script that knows horkos.
+func inShell(t *testing.T, dir, script string) (string, error) {
+	t.Helper()
+	for _, tool := range []string{"bash", "openssl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	if err := os.Symlink(self, filepath.Join(bin, "horkos")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), asProgram+"=1")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // step is a command of a console, its exit code and what it is shown to print.

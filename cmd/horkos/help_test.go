@@ -1,11 +1,15 @@
 package main
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/horkos/horkos/verifier/attestation"
+	"github.com/horkos/horkos/verifier/cases"
 )
 
 // each calls visit for every command.
@@ -73,6 +77,18 @@ func TestHelpFitsATerminal(t *testing.T) {
 	})
 }
 
+func TestTheHelpOfTestHasEveryFieldOfACase(t *testing.T) {
+	help := policyTestCommand().Long
+	for _, of := range []reflect.Type{reflect.TypeFor[cases.Case](), reflect.TypeFor[cases.Record]()} {
+		for i := range of.NumField() {
+			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			if name != "" && !strings.Contains(help, "  "+name+" ") {
+				t.Errorf("%s is not in it", name)
+			}
+		}
+	}
+}
+
 func TestTheShellCompletesWords(t *testing.T) {
 	for line, want := range map[string][]string{
 		"verify -o ":                       {"table", "json"},
@@ -82,7 +98,10 @@ func TestTheShellCompletesWords(t *testing.T) {
 		"policy test --output ":            {"table", "json"},
 		"policy ":                          {"accept-empty", "accept-time", "check", "test"},
 		"completion ":                      {"bash", "zsh", "fish"},
-		"attest --p":                       {"--passphrase-file", "--pgp-key", "--pkix-alg", "--pkix-key"},
+		"help ":                            {"attest", "audit", "completion", "policy", "verify", "version"},
+		"help policy ":                     {"accept-empty", "accept-time", "check", "test"},
+		"attest --pkix-alg ":               attestation.Algorithms(),
+		"attest --p":                       {"--passphrase-file", "--pgp-key", "--pkix-alg", "--pkix-key", "--prune"},
 		"verify nothing-is-a-file-here -n": {"-n"},
 	} {
 		parts := strings.Split(line, " ")

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -18,6 +20,9 @@ import (
 type lint struct {
 	now           time.Time
 	denyByDefault bool // the gates are said to
+
+	labels     map[string]bool // as labelKeys
+	namespaces int
 }
 
 // object gives the warnings about one object among all.
@@ -33,7 +38,9 @@ func (l lint) object(o *crds.Object, all []crds.Object) []crds.Problem {
 		}
 		return l.keys("spec", keys, spec.AcceptExpiredKeys, len(spec.PublicKeys))
 	case *kritis.GenericAttestationPolicySpec:
-		return l.notBefore(spec.NotBefore)
+		return append(l.notBefore(spec.NotBefore), patterns("spec.admissionAllowlistPatterns", spec.AdmissionAllowlistPatterns)...)
+	case *kritis.AdmissionAllowlistSpec:
+		return append(doubled("spec.patterns", spec.Patterns), patterns("spec.patterns", spec.Patterns)...)
 	case *kritis.ImageSecurityPolicySpec:
 		warnings := l.notBefore(spec.NotBefore)
 		if enforces(spec.Enforcement) {
@@ -47,7 +54,7 @@ func (l lint) object(o *crds.Object, all []crds.Object) []crds.Problem {
 }
 
 func (l lint) clusterPolicy(o *crds.Object, spec *horkos.ClusterAttestationPolicySpec, all []crds.Object) []crds.Problem {
-	warnings := l.notBefore(spec.NotBefore)
+	warnings := append(l.notBefore(spec.NotBefore), l.unlabelled(spec.NamespaceSelector)...)
 	for _, list := range []struct {
 		field       string
 		authorities []horkos.Authority
@@ -59,9 +66,7 @@ func (l lint) clusterPolicy(o *crds.Object, spec *horkos.ClusterAttestationPolic
 	for i, p := range spec.Images {
 		warnings = append(warnings, hostless(fmt.Sprintf("spec.images[%d]", i), p)...)
 	}
-	for i, p := range spec.Allowlist {
-		warnings = append(warnings, hostless(fmt.Sprintf("spec.allowlist[%d]", i), p.NamePattern)...)
-	}
+	warnings = append(warnings, patterns("spec.allowlist", spec.Allowlist)...)
 	if len(spec.Images) > 0 && enforces(spec.Enforcement) && !l.denyByDefault && !covered(o, spec, all) {
 		warnings = append(warnings, crds.Problem{Field: "spec.images", Message: "where no other policy speaks of the images out of this scope, gates whose default action is allow let them run: " +
 			"add a policy without images for the same namespaces, or have the gates deny by default and say so here (--default-action deny)"})
@@ -73,13 +78,78 @@ func enforces(enforcement string) bool {
 	return enforcement == "" || enforcement == string(policy.Enforce)
 }
 
+// patterns are the warnings about an allowlist.
+func patterns(field string, list []kritis.NamePattern) []crds.Problem {
+	var warnings []crds.Problem
+	for i, p := range list {
+		warnings = append(warnings, hostless(fmt.Sprintf("%s[%d]", field, i), p.NamePattern)...)
+	}
+	return warnings
+}
+
+// doubled tells of two stars in an AdmissionAllowlist; the other allowlists cannot read them.
+func doubled(field string, list []kritis.NamePattern) []crds.Problem {
+	var warnings []crds.Problem
+	for i, p := range list {
+		if strings.Contains(p.NamePattern, "**") {
+			warnings = append(warnings, crds.Problem{Field: fmt.Sprintf("%s[%d]", field, i),
+				Message: fmt.Sprintf("%.80q: ** works only in spec.images of a ClusterAttestationPolicy; here it is no more than *, which crosses no slash", p.NamePattern)})
+		}
+	}
+	return warnings
+}
+
 // hostless tells of a pattern that has a star and no slash: what looks like a registry is read
 // as a name on Docker Hub.
 func hostless(field, pattern string) []crds.Problem {
-	if !strings.HasSuffix(pattern, "*") || strings.Contains(pattern, "/") {
+	if !strings.HasSuffix(pattern, "*") || strings.HasSuffix(pattern, "**") || strings.Contains(pattern, "/") {
 		return nil
 	}
-	return []crds.Problem{{Field: field, Message: fmt.Sprintf("%.80q has no slash: it means docker.io/library/%.80s", pattern, pattern)}}
+	return []crds.Problem{{Field: field, Message: fmt.Sprintf("%.80q has no slash: it means docker.io/library/%.80s, and no registry: write HOST/*", pattern, pattern)}}
+}
+
+// labelKeys are the keys of the labels that some Namespace object has, and how many such
+// objects there are.
+func labelKeys(all []crds.Object) (have map[string]bool, namespaces int) {
+	have = map[string]bool{"kubernetes.io/metadata.name": true}
+	for i := range all {
+		var namespace struct {
+			Metadata struct {
+				Labels map[string]string `json:"labels"`
+			} `json:"metadata"`
+		}
+		if o := &all[i]; o.Kind != crds.KindNamespace || len(o.Problems) > 0 || json.Unmarshal(o.Raw, &namespace) != nil {
+			continue
+		}
+		namespaces++
+		for key := range namespace.Metadata.Labels {
+			have[key] = true
+		}
+	}
+	return have, namespaces
+}
+
+// unlabelled tells of labels that a selector asks for and no namespace is known to have.
+func (l lint) unlabelled(s *horkos.LabelSelector) []crds.Problem {
+	if s == nil {
+		return nil
+	}
+	keys := slices.Sorted(maps.Keys(s.MatchLabels))
+	for _, c := range s.MatchExpressions {
+		if without := c.Operator == "NotIn" || c.Operator == "DoesNotExist"; !without || l.namespaces == 0 {
+			keys = append(keys, c.Key)
+		}
+	}
+	var warnings []crds.Problem
+	told := make(map[string]bool)
+	for _, key := range keys {
+		if !l.labels[key] && !told[key] {
+			told[key] = true
+			warnings = append(warnings, crds.Problem{Field: "spec.namespaceSelector", Message: fmt.Sprintf(
+				"no Namespace object here has label %.80s: every namespace that has no such object here counts as selected", key)})
+		}
+	}
+	return warnings
 }
 
 // covered tells whether another cluster policy enforces something of all images in the same namespaces.

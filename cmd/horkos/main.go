@@ -65,7 +65,7 @@ decided or the command was used wrongly.`,
   horkos policy check policies/
 
   # attest an image, and see that it may run
-  horkos attest registry.example.com/shop/cart@sha256:... --pkix-key release.pem > policies/cart.yaml
+  horkos attest registry.example.com/shop/cart@sha256:... --pkix-key release.pem --merge policies/cart.yaml
   horkos verify registry.example.com/shop/cart@sha256:... -n shop --policy policies/ --explain`,
 		Version:       version.String(),
 		SilenceUsage:  true,
@@ -76,6 +76,7 @@ decided or the command was used wrongly.`,
 		&cobra.Group{ID: groupAttest, Title: "Attesting:"},
 		&cobra.Group{ID: groupSelf, Title: "The program itself:"},
 	)
+	cmd.SetHelpCommand(helpCommand())
 	cmd.SetHelpCommandGroupID(groupSelf)
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddCommand(verifyCommand(), policyCommand(), auditCommand(), attestCommand(), completionCommand(), versionCommand())

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/elliptic"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -150,13 +151,13 @@ func TestTheExitCodeIsThatOfTheImageThatMattersMost(t *testing.T) {
 }
 
 func TestBadUsageIsSaidAndExitsWithTwo(t *testing.T) {
-	key := write1(t, "key.pem", "not a key")
+	key, good := write1(t, "key.pem", "not a key"), newPair(t, newECDSA(t, elliptic.P256())).file
 	tests := []struct {
 		name string
 		args []string
 		want string
 	}{
-		{"no image", []string{"verify"}, "requires at least 1 arg"},
+		{"no image", []string{"verify"}, "name an image, such as: horkos verify registry"},
 		{"an image that is none", []string{"verify", "UPPER/case", "--policy", write1(t, "p.yaml", unmet)}, "lower case"},
 		{"a namespace that cannot be", []string{"verify", "nginx", "-n", "Shop"}, "cannot be the name of a namespace"},
 		{"an empty namespace", []string{"verify", "nginx", "-n", ""}, "cannot be the name of a namespace"},
@@ -166,10 +167,9 @@ func TestBadUsageIsSaidAndExitsWithTwo(t *testing.T) {
 		{"a policy that is not there", []string{"verify", "nginx", "--policy", "/nowhere.yaml"}, "/nowhere.yaml"},
 		{"a flag that is none", []string{"verify", "nginx", "--polizy", "x"}, "unknown flag: --polizy"},
 		{"a verb that is none", []string{"verfy"}, "unknown command"},
-		{"nothing to attest", []string{"attest"}, "accepts 1 arg"},
-		{"two to attest", []string{"attest", "a", "b"}, "accepts 1 arg"},
+		{"nothing to attest", []string{"attest"}, "name the image by its digest, such as: horkos attest"},
+		{"two to attest", []string{"attest", "a", "b"}, "2 arguments, want one"},
 		{"a tag to attest", []string{"attest", "nginx:1", "--pkix-key", key}, "want repository@sha256:"},
-		{"a tag beside the digest", []string{"attest", "nginx:1@" + digestA, "--pkix-key", key}, "without a tag"},
 		{"a digest that an object cannot be named by", []string{"attest", "nginx@sha512:" + strings.Repeat("ab", 64), "--pkix-key", key}, "want repository@sha256:"},
 		{"no key", []string{"attest", "nginx@" + digestA}, "--pkix-key or --pgp-key is needed"},
 		{"two keys", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--pgp-key", key}, "want one of them"},
@@ -179,14 +179,19 @@ func TestBadUsageIsSaidAndExitsWithTwo(t *testing.T) {
 		{"a PGP key that is none", []string{"attest", "nginx@" + digestA, "--pgp-key", key}, "private key"},
 		{"a PGP key that is not there", []string{"attest", "nginx@" + digestA, "--pgp-key", "/nowhere.asc"}, "/nowhere.asc"},
 		{"a merge into nothing", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--merge", ""}, "--merge"},
-		{"nothing to check", []string{"policy", "check"}, "requires at least 1 arg"},
-		{"no cases", []string{"policy", "test"}, "requires at least 1 arg"},
+		{"a pruning of nothing", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--prune"}, "--prune is for --merge"},
+		{"nothing to check", []string{"policy", "check"}, "such as: horkos policy check policies/"},
+		{"no cases", []string{"policy", "test"}, "such as: horkos policy test cases/"},
 		{"a check of what is not there", []string{"policy", "check", "/nowhere.yaml"}, "/nowhere.yaml"},
 		{"cases that are not there", []string{"policy", "test", "/nowhere.yaml"}, "/nowhere.yaml"},
-		{"a verb of policy that is none", []string{"policy", "chek"}, "unknown command"},
-		{"no state folder", []string{"policy", "accept-empty"}, "state-dir"},
+		{"a verb of policy that is none", []string{"policy", "chekc"}, "unknown command \"chekc\" for \"horkos policy\"\n\nDid you mean this?\n\tcheck\n"},
+		{"a verb of audit that is none", []string{"audit", "tial"}, "Did you mean this?\n\ttail\n"},
+		{"help about what is none", []string{"help", "veriyf"}, "Did you mean this?\n\tverify\n"},
+		{"help about what is no verb of policy", []string{"help", "policy", "chekc"}, "Did you mean this?\n\tcheck\n"},
+		{"no log to verify", []string{"audit", "verify"}, "such as: horkos audit verify /var/lib/horkos/audit.log*"},
+		{"an algorithm that is none", []string{"attest", "nginx@" + digestA, "--pkix-key", good, "--pkix-alg", "foo"}, "want one of rsa-sign-pkcs1-2048-sha256, "},
 		{"a shell that is none", []string{"completion", "tcsh"}, "invalid argument"},
-		{"no shell", []string{"completion"}, "accepts 1 arg"},
+		{"no shell", []string{"completion"}, "bash, zsh or fish, such as: horkos completion bash"},
 		{"a key that is not there", []string{"attest", "nginx@" + digestA, "--pkix-key", "/nowhere.pem"}, "/nowhere.pem"},
 		{"a key that is none", []string{"attest", "nginx@" + digestA, "--pkix-key", key}, "private key"},
 		{"an expiry of nothing", []string{"attest", "nginx@" + digestA, "--pkix-key", key, "--expires", "0s"}, "--expires"},
@@ -290,6 +295,32 @@ func TestWithoutAPolicyNothingIsAllowedInSilence(t *testing.T) {
 	trial := write1(t, "p.yaml", strings.ReplaceAll(unmet, "[release]}", "[release], enforcement: Audit}"))
 	got = program("verify", cart+"@"+digestA, "--policy", trial, "-n", "shop", "--default-action", "allow")
 	if want := "no policy that enforces speaks of " + cart + "@" + digestA + " in namespace shop"; got.code != exitAllowed || !strings.Contains(got.errors, want) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAPolicyThatOnlyReportsAndWouldRefuseIsTold(t *testing.T) {
+	trial := write1(t, "p.yaml", strings.ReplaceAll(unmet, "[release]}", "[release], enforcement: Audit}"))
+	args := []string{"verify", cart + "@" + digestA, "--policy", trial, "-n", "shop"}
+	want := "GenericAttestationPolicy shop/shop only reports (Audit): enforced, it would refuse " + cart + "@" + digestA + ": denied, NotAttested"
+	if got := program(append(args, "--default-action", "allow")...); got.code != exitAllowed || !strings.Contains(got.errors, want) {
+		t.Errorf("%+v", got)
+	}
+	// What is refused is told by its message, the others tell it anyway.
+	got := program(args...)
+	if got.code != exitNotAllowed || strings.Contains(got.errors, want) || !strings.Contains(got.out, "only policies that report (Audit, Warn) speak of the image") {
+		t.Errorf("%+v", got)
+	}
+	for _, more := range [][]string{{"--explain"}, {"-o", "json"}} {
+		if got := program(append(append(args, "--default-action", "allow"), more...)...); strings.Contains(got.errors, want) {
+			t.Errorf("%v: %+v", more, got)
+		}
+	}
+	key := newPair(t, newECDSA(t, elliptic.P256()))
+	good := write1(t, "a.yaml", program("attest", cart+"@"+digestA, "--pkix-key", key.file).out)
+	met := write1(t, "p.yaml", strings.Replace(key.policyOf("", ""), "[release]}", "[release], enforcement: Warn}", 1))
+	got = program("verify", cart+"@"+digestA, "--policy", met, "--policy", good, "-n", "shop", "--default-action", "allow")
+	if got.code != exitAllowed || strings.Contains(got.errors, "only reports") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -9,23 +9,42 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/crds/horkos"
+	"github.com/horkos/horkos/verifier/attestation"
+	source "github.com/horkos/horkos/verifier/source/objects"
 )
 
-// mergeInto adds a new attestation to the ImageAttestation in a file, or with "-" to the one
-// on standard input, which is printed.
-func mergeInto(cmd *cobra.Command, path string, added *attestationObject) error {
+// merging adds a new attestation to those of an ImageAttestation.
+type merging struct {
+	added *attestationObject
+	// expired tells which of the others are taken out; nil: none.
+	expired func(*crds.Object, horkos.Attestation) bool
+	pruned  int
+}
+
+// into adds to the ImageAttestation in a file, or with "-" to the one on standard input, which
+// is printed.
+func (m *merging) into(cmd *cobra.Command, path string) error {
+	err := m.write(cmd, path)
+	if err == nil && m.pruned > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "taken out: %s\n", plural(m.pruned, "attestation")+" expired")
+	}
+	return err
+}
+
+func (m *merging) write(cmd *cobra.Command, path string) error {
 	if path == "-" {
 		data, err := readBounded(cmd.InOrStdin())
 		if err != nil {
 			return fmt.Errorf("read standard input: %w", err)
 		}
-		merged, err := merge(data, added)
+		merged, err := m.merge(data)
 		if err != nil {
 			return fmt.Errorf("standard input: %w", err)
 		}
@@ -39,7 +58,7 @@ func mergeInto(cmd *cobra.Command, path string, added *attestationObject) error 
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		var text bytes.Buffer
-		if err := writeYAML(&text, added); err != nil {
+		if err := writeYAML(&text, m.added); err != nil {
 			return err
 		}
 		return replaceFile(path, text.Bytes(), 0o644)
@@ -59,7 +78,7 @@ func mergeInto(cmd *cobra.Command, path string, added *attestationObject) error 
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
-	merged, err := merge(data, added)
+	merged, err := m.merge(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -77,23 +96,35 @@ func readBounded(r io.Reader) ([]byte, error) {
 // merge adds an attestation to the manifest of one ImageAttestation of the same image
 // digest. All else in it stays as it was written; what it makes is read again, so that
 // nothing is written that a gate would not take.
-func merge(data []byte, added *attestationObject) ([]byte, error) {
+func (m *merging) merge(data []byte) ([]byte, error) {
 	before, err := onlyAttestation(data)
 	if err != nil {
 		return nil, err
 	}
-	if name := added.Metadata["name"]; before.Name != name {
+	if name := m.added.Metadata["name"]; before.Name != name {
 		return nil, fmt.Errorf("it is %s, the attestation is of %s", before.ID(), name)
 	}
 	had := before.Spec.(*horkos.ImageAttestationSpec).Attestations
-	if len(had) >= crds.MaxAttestations {
-		return nil, fmt.Errorf("it holds %d attestations, and no more are allowed: take out those that have expired", len(had))
+	keep := make([]bool, len(had))
+	left := 0
+	for i := range had {
+		if keep[i] = m.expired == nil || !m.expired(before, had[i]); keep[i] {
+			left++
+		}
+	}
+	m.pruned = len(had) - left
+	switch {
+	case left < crds.MaxAttestations:
+	case m.expired == nil:
+		return nil, fmt.Errorf("it holds %d attestations, and no more are allowed: --prune takes out those of this key and note that have expired", left)
+	default:
+		return nil, fmt.Errorf("it holds %d attestations, and no more are allowed: none of this key and note has expired, take out others by hand", left)
 	}
 	var merged []byte
 	if trimmed := bytes.TrimSpace(data); json.Valid(trimmed) {
-		merged, err = appendJSON(trimmed, added.Spec.Attestations[0])
+		merged, err = appendJSON(trimmed, keep, m.added.Spec.Attestations[0])
 	} else {
-		merged, err = appendYAML(data, added.Spec.Attestations[0])
+		merged, err = appendYAML(data, keep, m.added.Spec.Attestations[0])
 	}
 	if err != nil {
 		return nil, err
@@ -102,8 +133,8 @@ func merge(data []byte, added *attestationObject) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("with the new attestation: %w", err)
 	}
-	if n := len(after.Spec.(*horkos.ImageAttestationSpec).Attestations); n != len(had)+1 {
-		return nil, fmt.Errorf("with the new attestation it would hold %d instead of %d: write it as a plain manifest", n, len(had)+1)
+	if n := len(after.Spec.(*horkos.ImageAttestationSpec).Attestations); n != left+1 {
+		return nil, fmt.Errorf("with the new attestation it would hold %d instead of %d: write it as a plain manifest", n, left+1)
 	}
 	return merged, nil
 }
@@ -128,7 +159,7 @@ func onlyAttestation(data []byte) (*crds.Object, error) {
 }
 
 // appendJSON adds to spec.attestations of a manifest in JSON.
-func appendJSON(data []byte, a horkos.Attestation) ([]byte, error) {
+func appendJSON(data []byte, keep []bool, a horkos.Attestation) ([]byte, error) {
 	var object, spec map[string]json.RawMessage
 	var list []json.RawMessage
 	if err := json.Unmarshal(data, &object); err != nil {
@@ -144,7 +175,7 @@ func appendJSON(data []byte, a horkos.Attestation) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if spec["attestations"], err = json.Marshal(append(list, one)); err != nil {
+	if spec["attestations"], err = json.Marshal(append(kept(list, keep), one)); err != nil {
 		return nil, err
 	}
 	if object["spec"], err = json.Marshal(spec); err != nil {
@@ -155,7 +186,7 @@ func appendJSON(data []byte, a horkos.Attestation) ([]byte, error) {
 }
 
 // appendYAML adds to spec.attestations of a manifest in YAML, comments and all.
-func appendYAML(data []byte, a horkos.Attestation) ([]byte, error) {
+func appendYAML(data []byte, keep []bool, a horkos.Attestation) ([]byte, error) {
 	var doc, one yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
 		return nil, err
@@ -173,7 +204,7 @@ func appendYAML(data []byte, a horkos.Attestation) ([]byte, error) {
 	if err := yaml.Unmarshal(text.Bytes(), &one); err != nil {
 		return nil, err
 	}
-	list.Content = append(list.Content, one.Content[0])
+	list.Content = append(kept(list.Content, keep), one.Content[0])
 	list.Style &^= yaml.FlowStyle
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
@@ -182,6 +213,43 @@ func appendYAML(data []byte, a horkos.Attestation) ([]byte, error) {
 		return nil, err
 	}
 	return out.Bytes(), nil
+}
+
+// kept are the entries of a list that stay. One of another length is not the list that was
+// looked at; the count of what is written tells.
+func kept[T any](list []T, keep []bool) []T {
+	if len(list) != len(keep) {
+		return list
+	}
+	var left []T
+	for i := range list {
+		if keep[i] {
+			left = append(left, list[i])
+		}
+	}
+	return left
+}
+
+// expiredOf tells which attestations have expired, of those that are signed by a key alone and
+// bear a note.
+func expiredOf(key *attestation.Key, note string, now time.Time) func(*crds.Object, horkos.Attestation) bool {
+	return func(o *crds.Object, a horkos.Attestation) bool {
+		one := *o
+		one.Spec = &horkos.ImageAttestationSpec{Attestations: []horkos.Attestation{a}}
+		records, _ := source.Records([]crds.Object{one})
+		if a.NoteName != note || len(records) != 1 {
+			return false
+		}
+		for _, list := range records {
+			for i := range list[0].Envelopes {
+				s := attestation.Verify(key, &list[0].Envelopes[i]).Statement
+				if s == nil || !over(list[0].Expires, now) && !over(s.Expires, now) {
+					return false
+				}
+			}
+		}
+		return true
+	}
 }
 
 // inner is the root of a document, or the value of a key of a map.

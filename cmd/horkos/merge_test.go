@@ -146,7 +146,7 @@ func TestWhatCannotBeMergedIsLeftAsItWas(t *testing.T) {
 	other := strings.Replace(digestA, "a1", "b1", 1)
 	tests := map[string]struct{ text, want string }{
 		"of another image":     {program("attest", cart+"@"+other, "--pkix-key", key.file).out, "the attestation is of sha256-a1"},
-		"full":                 {full, "holds 32 attestations"},
+		"full":                 {full, "holds 32 attestations, and no more are allowed: --prune takes out"},
 		"two documents":        {good + "---\n" + good, "one ImageAttestation"},
 		"beside another kind":  {good + "---\n{apiVersion: v1, kind: Secret, metadata: {name: a}}\n", "one ImageAttestation"},
 		"in a List":            {"apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(good), "\n", "\n  "), "one ImageAttestation"},
@@ -180,6 +180,58 @@ func TestWhatCannotBeMergedIsLeftAsItWas(t *testing.T) {
 	}
 	if got := program("attest", name, "--pkix-key", key.file, "--merge", t.TempDir()); got.code != exitUndecided || !strings.Contains(got.errors, "not a regular file") {
 		t.Errorf("a folder: %+v", got)
+	}
+}
+
+func TestWhatHasExpiredMakesRoomIfItIsOfTheSameKeyAndNote(t *testing.T) {
+	key, other := newPair(t, newECDSA(t, elliptic.P256())), newPair(t, newECDSA(t, elliptic.P256()))
+	name := cart + "@" + digestA
+	by := func(in string, key pair, more ...string) string {
+		got := fed(in, append([]string{"attest", name, "--pkix-key", key.file, "--merge", "-"}, more...)...)
+		if got.code != 0 {
+			t.Fatalf("%+v", got)
+		}
+		return got.out
+	}
+	full := program("attest", name, "--pkix-key", key.file).out                                             // lasts
+	full = by(full, key, "--expires", "1ns")                                                                // has expired
+	full = by(full, key, "--expires", "1ns", "--note", "projects/p/notes/n")                                // of another note
+	full = by(full, other, "--expires", "1ns")                                                              // by another key
+	full = strings.Replace(by(full, key, "--note", "x"), "noteName: x", "expires: 2026-01-01T00:00:00Z", 1) // by the object
+	for range crds.MaxAttestations - 5 {
+		full = by(full, key, "--expires", "1h")
+	}
+	asJSON, err := yaml.YAMLToJSON([]byte(full))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{"YAML": "# kept\n" + full, "JSON": string(asJSON)} {
+		file := write1(t, "f", text)
+		if got := program("attest", name, "--pkix-key", key.file, "--merge", file); got.code != exitUndecided || !strings.Contains(got.errors, "--prune takes out") {
+			t.Errorf("%s: %+v", what, got)
+		}
+		got := program("attest", name, "--pkix-key", key.file, "--merge", file, "--prune")
+		if got.code != 0 || got.errors != "taken out: 2 attestations expired\n" {
+			t.Errorf("%s: %+v", what, got)
+		}
+		after, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, had := attestations(t, string(after)), attestations(t, full)
+		if len(left) != crds.MaxAttestations-1 || left[1].NoteName != "projects/p/notes/n" || left[2].Attestation.Signatures[0].PublicKeyID != had[3].Attestation.Signatures[0].PublicKeyID {
+			t.Errorf("%s: %d left: %s", what, len(left), after)
+		}
+		if what == "YAML" && !strings.HasPrefix(string(after), "# kept\n") {
+			t.Errorf("the comment is gone: %s", after)
+		}
+		// There is room for one more, and then none.
+		if got := program("attest", name, "--pkix-key", key.file, "--merge", file, "--prune"); got.code != 0 || got.errors != "" {
+			t.Errorf("%s: %+v", what, got)
+		}
+		if got := program("attest", name, "--pkix-key", key.file, "--merge", file, "--prune"); got.code != exitUndecided || !strings.Contains(got.errors, "none of this key and note has expired") {
+			t.Errorf("%s: %+v", what, got)
+		}
 	}
 }
 

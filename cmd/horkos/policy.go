@@ -2,6 +2,9 @@ package main
 
 import "github.com/spf13/cobra"
 
+// defaultStateDir is where horkos-node keeps its state if it is not told otherwise.
+const defaultStateDir = "/var/lib/horkos"
+
 func policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "policy",
@@ -12,7 +15,7 @@ func policyCommand() *cobra.Command {
 
   # decide your own cases
   horkos policy test cases/`,
-		Args: cobra.NoArgs,
+		Args: verbOf,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(policyCheckCommand(), policyTestCommand(), acceptEmptyCommand(), acceptTimeCommand())

@@ -16,6 +16,7 @@ import (
 
 func policyCheckCommand() *cobra.Command {
 	var action, output choice
+	var strict bool
 	cmd := &cobra.Command{
 		Use:   "check FILE|DIR...",
 		Short: "Tell every problem of policies and attestations in files",
@@ -24,25 +25,30 @@ prints what is wrong with it, by file, line and field. "-" is standard input.
 
 Problems are what a gate would find misconfigured, or leave out. Warnings are what can be
 judged as it stands and is hardly what was meant: authorities that share a key, patterns
-that match registries anybody may own, policies for some images where nothing decides on
-the others (unless it is said that the gates deny by default), policies that nothing can
-satisfy or that select no namespace, and objects that are passed over though their group
-or kind looks like ours.
+that match registries anybody may own or none at all, policies for some images where nothing
+decides on the others (unless it is said that the gates deny by default), policies that nothing
+can satisfy or that select no namespace, labels that no namespace here has, attestations that
+cannot count for a policy, and objects that are passed over though their group or kind looks
+like ours.
 
-Exit code: 0 without problems, whatever the warnings, 1 with one, 2 when there is nothing to
-check or the command was used wrongly.`,
+Exit code: 0 without problems, whatever the warnings (with --strict: without those too), 1 with
+one, 2 when there is nothing to check or the command was used wrongly.`,
 		Example: `  horkos policy check policies/
 
   # the gates deny what no policy speaks of: a policy for some images leaves no gap
   horkos policy check policies/ --default-action deny
 
+  # in CI: no warnings either
+  horkos policy check policies/ --strict
+
   # for a script
   horkos policy check policies/ -o json | jq -r '.[] | select(.severity == "error") | .message'`,
-		Args: cobra.MinimumNArgs(1),
+		Args: some("name files or folders of policies, or - for standard input", "horkos policy check policies/"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return checkPolicies(cmd, args, action.value == "deny", output.value)
+			return checkPolicies(cmd, args, action.value == "deny", strict, output.value)
 		},
 	}
+	cmd.Flags().BoolVar(&strict, "strict", false, "warnings count as problems: exit code 1 with one")
 	actionFlag(cmd, &action, "")
 	outputFlag(cmd, &output)
 	return cmd
@@ -66,7 +72,7 @@ type finding struct {
 	source string // crds.Object.Source
 }
 
-func checkPolicies(cmd *cobra.Command, paths []string, denyByDefault bool, output string) error {
+func checkPolicies(cmd *cobra.Command, paths []string, denyByDefault, strict bool, output string) error {
 	var found []finding
 	count := 0
 	err := slowly(cmd, "checking the policies", func() error {
@@ -108,7 +114,7 @@ func checkPolicies(cmd *cobra.Command, paths []string, denyByDefault bool, outpu
 		}
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s, %s, %s\n", plural(count, "object"), plural(problems, "problem"), plural(len(found)-problems, "warning"))
-	if problems > 0 {
+	if problems > 0 || (strict && len(found) > 0) {
 		return exit(exitNotAllowed)
 	}
 	return nil
@@ -142,9 +148,16 @@ func findings(set crds.Set, now time.Time, denyByDefault bool) []finding {
 		add(i.Source, i.Object, severityError, field, message)
 	}
 	l := lint{now: now, denyByDefault: denyByDefault}
+	l.labels, l.namespaces = labelKeys(set.Objects)
+	a := audition{snap: w.snap, now: now}
+	judges := requires(set)
 	for i := range set.Objects {
 		o := &set.Objects[i]
-		for _, p := range l.object(o, set.Objects) {
+		warnings := l.object(o, set.Objects)
+		if judges {
+			warnings = append(warnings, a.attestations(o)...)
+		}
+		for _, p := range warnings {
 			add(o.Source, o.ID(), severityWarning, p.Field, p.Message)
 		}
 	}

@@ -33,7 +33,21 @@ of documents a file. A case has
             the policy folder holds
   cluster   the same of the cluster, judged besides the folder
   evidence  attestations to be signed with private keys beside the case, for tests:
-            {image: REPO@DIGEST, key: NAME}, the key in keys/NAME.pem
+              image         REPO@DIGEST that it is filed under
+              key           NAME of a private key that is not encrypted: keys/NAME.pem, for
+                            PGP keys/NAME.private.asc. Manifests in the case may write
+                            $NAME for the public key, which of PGP is keys/NAME.asc
+              format        PKIX (when left out), PGP or JWT
+              keyID         the id it names; the key's own when left out
+              note          the note it names
+              says          another REPO@DIGEST that the payload speaks of
+              signedAt      when it says it was signed; -1h when left out
+              noTimestamp   true: it does not say
+              signedExpiry  when it expires, under the signature
+              expires       the same beside the signature
+              notBefore     the nbf of a JWT
+              broken        true: its signature does not verify (not for PGP)
+            Times are durations from that of the request, such as -1h or 24h.
   request   {namespace, at, defaultAction: allow|deny, images: [{name}]}; at is now and
             defaultAction deny when they are left out
   want      {result, reason, message}; the message is a part of it
@@ -42,7 +56,7 @@ Exit code: 0 when all cases are decided as they say, 1 when one is not, 2 when o
 cannot be read.`,
 		Example: `  horkos policy test cases/
   horkos policy test cases/shop.yaml -o json`,
-		Args: cobra.MinimumNArgs(1),
+		Args: some("name files or folders of cases", "horkos policy test cases/"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return testPolicies(cmd, args, output.value)
 		},
@@ -58,6 +72,8 @@ type tested struct {
 	OK   bool    `json:"ok"`
 	Got  decided `json:"got"`
 	Want decided `json:"want"`
+
+	place string // with the line
 }
 
 // decided is a decision as a case has it.
@@ -122,7 +138,7 @@ func loadCases(paths []string) ([]cases.Case, error) {
 			}
 			for i := range list {
 				if err := checkCase(&list[i]); err != nil {
-					return nil, fmt.Errorf("%s: case %q: %w", file, list[i].Name, err)
+					return nil, fmt.Errorf("%s: case %q: %w", list[i].Place(), list[i].Name, err)
 				}
 			}
 			all = append(all, list...)
@@ -186,11 +202,11 @@ func runCase(ctx context.Context, c *cases.Case) (tested, error) {
 	}
 	sets, err := caseSets(c, at)
 	if err != nil {
-		return tested{}, fmt.Errorf("%s: case %q: %w", c.File(), c.Name, err)
+		return tested{}, fmt.Errorf("%s: case %q: %w", c.Place(), c.Name, err)
 	}
 	req, err := c.Bound(at)
 	if err != nil {
-		return tested{}, fmt.Errorf("%s: %w", c.File(), err)
+		return tested{}, fmt.Errorf("%s: %w", c.Place(), err)
 	}
 	w := newWorld(cmp.Or(c.Request.DefaultAction, defaultAction), sets...)
 	dec, err := w.decider.Verify(ctx, req, w.snap, w.memory)
@@ -198,7 +214,7 @@ func runCase(ctx context.Context, c *cases.Case) (tested, error) {
 		return tested{}, err
 	}
 	t := tested{
-		Name: c.Name, File: c.File(),
+		Name: c.Name, File: c.File(), place: c.Place(),
 		Got:  decided{dec.Result, dec.Reason, dec.Message(), append([]evidence.Question{}, dec.Missing...)},
 		Want: decided{c.Want.Result, c.Want.Reason, c.Want.Message, append([]evidence.Question{}, c.Want.Missing...)},
 	}
@@ -249,7 +265,7 @@ func (t *tested) write(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "ok      %s\n", printable(t.Name))
 		return err
 	}
-	text := fmt.Sprintf("FAILED  %s (%s)\n        got  %s, %s: %s\n        want %s, %s", t.Name, t.File, t.Got.Result, t.Got.Reason, t.Got.Message, t.Want.Result, t.Want.Reason)
+	text := fmt.Sprintf("FAILED  %s (%s)\n        got  %s, %s: %s\n        want %s, %s", t.Name, t.place, t.Got.Result, t.Got.Reason, t.Got.Message, t.Want.Result, t.Want.Reason)
 	if t.Want.Message != "" {
 		text += ": " + t.Want.Message
 	}

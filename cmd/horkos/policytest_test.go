@@ -72,26 +72,42 @@ func TestCasesPassAndFail(t *testing.T) {
 func TestCasesThatCannotBeReadAreNoSuccess(t *testing.T) {
 	want := "want: {result: allowed, reason: NoPolicy}\n"
 	tests := map[string]struct{ text, want string }{
-		"no YAML":              {"{", "did not find"},
-		"nothing":              {"# nothing\n---\n", "no case in"},
-		"no name":              {"request: {namespace: x, images: [{name: nginx}]}\n" + want, "no name"},
-		"an unknown field":     {"name: a\nwants: {}\n", "wants"},
-		"nothing wanted":       {"name: a\nrequest: {namespace: x, images: [{name: nginx}]}\n", "a result and a reason are needed"},
-		"no reason":            {"name: a\nrequest: {namespace: x, images: [{name: nginx}]}\nwant: {result: denied}\n", "a result and a reason are needed"},
-		"a result that is no":  {"name: a\nwant: {result: fine, reason: NoPolicy}\n", "unknown result"},
-		"no image":             {"name: a\nrequest: {namespace: x}\n" + want, "at least one image"},
-		"no namespace":         {"name: a\nrequest: {images: [{name: nginx}]}\n" + want, "cannot be the name of a namespace"},
-		"an action that is no": {"name: a\nrequest: {namespace: x, defaultAction: maybe, images: [{name: nginx}]}\n" + want, "want allow or deny"},
-		"an image that is no":  {"name: a\nrequest: {namespace: x, images: [{name: UPPER}]}\n" + want, "UPPER"},
-		"no such file":         {"name: a\nobjects: [gone.yaml]\nrequest: {namespace: x, images: [{name: nginx}]}\n" + want, "gone.yaml"},
-		"no such key":          {"name: a\nevidence: [{image: \"nginx@" + digestA + "\", key: gone}]\nrequest: {namespace: x, images: [{name: nginx}]}\n" + want, "gone"},
-		"a good one before":    {"name: b\nrequest: {namespace: x, defaultAction: allow, images: [{name: nginx}]}\n" + want + "---\nname: a\n", "a result and a reason"},
+		"no YAML":                       {"\n{", "c.yaml:2: did not find"},
+		"nothing":                       {"# nothing\n---\n", "no case in"},
+		"no name":                       {"request: {namespace: x, images: [{name: nginx}]}\n" + want, "no name"},
+		"an unknown field":              {"name: a\nwants: {}\n", "c.yaml:2: unknown field \"wants\""},
+		"an unknown field of a request": {"# x\n---\nname: a\nobjects: [{naem: x}]\nrequest:\n  images:\n  - naem: x\n", "c.yaml:7: unknown field \"naem\""},
+		"a field twice":                 {"name: a\nrequest:\n  namespace: x\n  namespace: y\n", "c.yaml:4: \"namespace\" is written twice"},
+		"a text for fields":             {"name: a\n\nrequest: shop\n" + want, "c.yaml:3: request: want fields and their values, not string"},
+		"a text for a list":             {"name: a\nrequest:\n  images: nginx\n" + want, "c.yaml:3: request.images: want a list, not string"},
+		"a number for a text":           {"name: a\nrequest:\n  images:\n  - name: 1\n" + want, "c.yaml:4: request.images.name: want a string, not number"},
+		"a time that is no":             {"name: a\nrequest:\n  at: tomorrow\n" + want, "c.yaml:3: request.at: want a time of RFC 3339, such as 2027-06-01T00:00:00Z, not \"tomorrow\""},
+		"a duration that is no":         {"name: a\nevidence: [{image: x, key: y, signedAt: soon}]\n" + want, "c.yaml:1: want a duration such as -1h, not \"soon\""},
+		"a list":                        {"- name: a\n", "c.yaml:1: want a case: name, objects, request and want"},
+		"a manifest":                    {"# it\n" + unmet, "c.yaml:2: this is a manifest (AttestationAuthority), not a case"},
+		"a reason that is no":           {"name: a\nrequest: {namespace: x, images: [{name: nginx}]}\nwant:\n  result: denied\n  reason: NotAtested\n", "c.yaml:5: want.reason: unknown reason \"NotAtested\": want one of NoPolicy, Exempt, "},
+		"a result in other words":       {"name: a\nwant:\n  result: deny\n", "c.yaml:3: want.result: unknown result \"deny\": want allowed, denied, unresolved, unavailable or misconfigured"},
+		"nothing wanted":                {"name: a\nrequest: {namespace: x, images: [{name: nginx}]}\n", "c.yaml:1: case \"a\": want: a result and a reason are needed"},
+		"no reason":                     {"name: a\nrequest: {namespace: x, images: [{name: nginx}]}\nwant: {result: denied}\n", "a result and a reason are needed"},
+		"a result that is no":           {"name: a\nwant: {result: fine, reason: NoPolicy}\n", "unknown result"},
+		"no image":                      {"name: a\nrequest: {namespace: x}\n" + want, "at least one image"},
+		"no namespace":                  {"name: a\nrequest: {images: [{name: nginx}]}\n" + want, "cannot be the name of a namespace"},
+		"an action that is no":          {"name: a\nrequest: {namespace: x, defaultAction: maybe, images: [{name: nginx}]}\n" + want, "want allow or deny"},
+		"an image that is no":           {"name: a\nrequest: {namespace: x, images: [{name: UPPER}]}\n" + want, "UPPER"},
+		"no such file":                  {"name: a\nobjects: [gone.yaml]\nrequest: {namespace: x, images: [{name: nginx}]}\n" + want, "gone.yaml"},
+		"no such key":                   {"name: a\nevidence: [{image: \"nginx@" + digestA + "\", key: gone}]\nrequest: {namespace: x, images: [{name: nginx}]}\n" + want, "gone"},
+		"a good one before":             {"name: b\nrequest: {namespace: x, defaultAction: allow, images: [{name: nginx}]}\n" + want + "---\nname: a\n", "a result and a reason"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got := program("policy", "test", folderOf(t, map[string]string{"c.yaml": tt.text}))
 			if got.code != exitUndecided || !strings.Contains(got.errors, tt.want) || strings.Contains(got.out, "ok      a") {
 				t.Errorf("%+v, want %q", got, tt.want)
+			}
+			for _, inward := range []string{"cases.", "json", "Go ", "unmarshal", "\n"} {
+				if strings.Contains(strings.TrimSpace(got.errors), inward) {
+					t.Errorf("%q is in %s", inward, got.errors)
+				}
 			}
 		})
 	}

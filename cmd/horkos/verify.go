@@ -17,6 +17,7 @@ import (
 	"github.com/horkos/horkos/objects"
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/image"
+	"github.com/horkos/horkos/verifier/policy"
 )
 
 type verifyOptions struct {
@@ -50,7 +51,7 @@ when no policy is given and it is not said what the gates do without one.`,
 
   # would it next year?
   horkos verify registry.example.com/shop/cart@sha256:... --policy policies/ --at 2027-06-01T00:00:00Z`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              some("name an image", "horkos verify registry.example.com/shop/cart@sha256:... -n shop --policy policies/"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.actionSaid = cmd.Flags().Changed("default-action")
@@ -105,6 +106,7 @@ func (o *verifyOptions) run(cmd *cobra.Command, images []string) error {
 		err = o.writeTrees(cmd.Context(), out, w, decisions, now)
 	default:
 		err = writeTable(out, answers)
+		o.warnOfReports(cmd, w, decisions)
 	}
 	if err != nil {
 		return err
@@ -172,6 +174,41 @@ func (o *verifyOptions) warnOfNoPolicy(cmd *cobra.Command, w *world, decisions [
 			fmt.Fprintf(cmd.ErrOrStderr(), "no policy that enforces speaks of %s in namespace %s: the default action, %s, decides\n", printable(d.Image.Written), o.namespace, o.action.value)
 		}
 	}
+}
+
+// warnOfReports tells of policies that only report, and would not have allowed what is
+// allowed: the table has no word of them.
+func (o *verifyOptions) warnOfReports(cmd *cobra.Command, w *world, decisions []verifier.Decision) {
+	layers := w.snap.Layers(o.namespace)
+	for i := range decisions {
+		d := &decisions[i].Images[0]
+		if d.Result != verifier.Allowed {
+			continue
+		}
+		for k := range layers {
+			for _, p := range layers[k].Policies {
+				if own := reported(d, &layers[k], p); len(own) > 0 {
+					if s := standingOf(p, own); s.result != verifier.Allowed {
+						fmt.Fprintf(cmd.ErrOrStderr(), "%s only reports (%s): enforced, it would refuse %s: %s (--explain tells why)\n",
+							printable(p.ID()), p.Enforcement, printable(d.Image.Written), s)
+					}
+				}
+			}
+		}
+	}
+}
+
+// reported are the checks of a policy that only reports.
+func reported(d *verifier.ImageDecision, l *policy.Layer, p *policy.Policy) (own []verifier.Check) {
+	if p.Enforcement == policy.Enforce {
+		return nil
+	}
+	for _, c := range d.Checks {
+		if c.Layer == l.Name && c.Policy == p.ID() && c.Requirement != verifier.RequirementAllowlist {
+			own = append(own, c)
+		}
+	}
+	return own
 }
 
 // check says what is wrong with the flags, and as of when to decide.
