@@ -75,17 +75,18 @@ func same(r *Record) tallyKey {
 	return sha256.Sum256(buf)
 }
 
-// summary is what refusals that have no record of their own are counted by. There are as
+// summary is what decisions that have no record of their own are counted by. There are as
 // many as there are reasons: a closed list.
 type summary struct {
 	result      verifier.Result
 	reason      verifier.Reason
 	enforcement string
 	admitted    bool
+	lost        bool // the log could not be written then
 }
 
 func summaryOf(r *Record) summary {
-	return summary{r.Result, r.Reason, r.Enforcement, r.Admitted}
+	return summary{r.Result, r.Reason, r.Enforcement, r.Admitted, false}
 }
 
 // take writes a decision, or counts it.
@@ -139,6 +140,19 @@ func (l *Log) takeAllowed(r *Record) error {
 		l.allowed.seen[key] = new(repeats)
 	}
 	return nil
+}
+
+// miss counts a decision that could not be written. One that is allowed is not one yet:
+// whoever gave it has to refuse it now, or to say that it passes.
+func (l *Log) miss(r *Record) {
+	if r.allowed() && r.Reason != verifier.AuditFailed {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := summaryOf(r)
+	s.lost = true
+	l.unwritten[s]++
 }
 
 // flush writes what was counted. What cannot be written now stays counted. The lock is
@@ -196,10 +210,14 @@ func (l *Log) flushOne(t *tally, key tallyKey) error {
 	return nil
 }
 
-// flushUnwritten writes how many refusals have no record of their own.
+// flushUnwritten writes how many decisions have no record of their own.
 func (l *Log) flushUnwritten() error {
 	for s, n := range l.unwritten {
-		r := l.note(fmt.Sprintf("%d refusals for this reason were not written one by one: there are too many that differ, or their quota of this log is used up", n))
+		why := "%d refusals for this reason were not written one by one: there are too many that differ, or their quota of this log is used up"
+		if s.lost {
+			why = "%d decisions for this reason could not be written when they were made"
+		}
+		r := l.note(fmt.Sprintf(why, n))
 		r.Result, r.Reason, r.Enforcement, r.Admitted, r.Repeated = s.result, s.reason, s.enforcement, s.admitted, n
 		if _, err := l.write(r); err != nil {
 			return err

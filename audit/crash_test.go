@@ -66,7 +66,7 @@ func TestALogVerifiesAndGoesOnAfterEachOf200Kills(t *testing.T) {
 			t.Fatalf("kill %d: files %v, %v", i, files, err)
 		}
 		// What the gate was told is recorded is there.
-		report, err := Verify(files, hash)
+		report, err := Verify(files, Head{Hash: hash})
 		if err != nil || report.Broken != nil || !report.Proven || report.Torn > 0 {
 			t.Fatalf("kill %d: %+v %+v, %v", i, report, report.Broken, err)
 		}
@@ -137,10 +137,10 @@ func goesOn(t *testing.T, path, damage string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Verify(files, ""); err != nil {
+	if _, err := Verify(files); err != nil {
 		t.Fatalf("%s: %v", damage, err)
 	}
-	if report, err := Verify([]string{path}, hash); err != nil || report.Last != seq && report.Broken == nil {
+	if report, err := Verify([]string{path}, Head{Hash: hash}); err != nil || report.Last != seq && report.Broken == nil {
 		t.Fatalf("%s: %+v, %v", damage, report, err)
 	}
 }
@@ -173,11 +173,11 @@ func TestALogTruncatedAnywhereIsSaidToBeAndGoesOn(t *testing.T) {
 				t.Fatal(err)
 			}
 			all := []string{filepath.Join(filepath.Dir(at), filepath.Base(files[0])), at}
-			report, err := Verify(all, l.head.hash)
+			report, err := Verify(all, Head{Hash: l.head.hash})
 			if err != nil || report.Broken == nil && !(i == 0 && size == 0) {
 				t.Errorf("%s, with the head: %+v, %v", what, report, err)
 			}
-			report, err = Verify(all, "")
+			report, err = Verify(all)
 			if err != nil || size > 0 && (i == 0 && report.Broken == nil || i == 1 && report.Torn == 0) {
 				t.Errorf("%s: %+v, %v", what, report, err)
 			}
@@ -206,7 +206,7 @@ func TestASingleBitFlippedIsFoundAndTheLogGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		what := fmt.Sprintf("%s, bit %d", filepath.Base(flipped), bit)
-		if report, err := Verify(all, last.hash); err != nil || report.Broken == nil {
+		if report, err := Verify(all, Head{Hash: last.hash}); err != nil || report.Broken == nil {
 			t.Errorf("%s: %+v, %v", what, report, err)
 		}
 		goesOn(t, at, what)

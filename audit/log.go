@@ -46,9 +46,11 @@ type Log struct {
 	unreserved sync.Once // says once that no space is reserved
 
 	mu      sync.Mutex
-	file    file // the current file; nil between two
-	regular bool // it is a file on a disk: it is rotated, and goes on over a restart
-	size    int64
+	file    file   // the current file; nil between two
+	regular bool   // it is a file on a disk: it is rotated, and goes on over a restart
+	size    int64  // what it was left with
+	margin  int64  // what is kept free of it, for a record of what is removed
+	removed uint64 // up to which record a record says that all were removed
 	first   uint64 // number of its first record; 0 while it has none
 	base    head   // the head when it was begun
 	head    head
@@ -102,15 +104,22 @@ func Open(o Options) (*Log, error) {
 		refused: tally{newBucket(total/4, now), make(map[tallyKey]*repeats)}, allowed: tally{newBucket(total/2, now), make(map[tallyKey]*repeats)},
 		unwritten: make(map[summary]int),
 	}
+	longest := l.note(fmt.Sprintf(removedNote, uint64(maxSeq)))
+	longest.V, longest.Seq, longest.Time, longest.Prev = Version, maxSeq, time.Unix(0, 999_999_999).UTC(), noPrev
+	line, err := encode(longest)
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log %s: %w", o.Path, err)
+	}
+	l.margin = int64(len(line) + 1)
 	if err := l.resume(); err != nil {
 		if l.file != nil {
 			l.file.Close()
 		}
 		return nil, fmt.Errorf("open the audit log %s: %w", o.Path, err)
 	}
-	l.prune()
 	// A log that cannot be written now may be later: until then nothing is allowed.
-	if err := l.locked(l.writeNotes); err != nil {
+	err = l.locked(func() error { defer l.prune(); return l.writeNotes() })
+	if err != nil {
 		o.Log.Error("the audit log cannot be written", "error", err)
 	}
 	l.publish()
@@ -119,13 +128,16 @@ func Open(o Options) (*Log, error) {
 
 // Append takes one record before the answer is given. When it returns without an error the
 // record is with the kernel, by one write(2), or is counted and will be within a minute; Run
-// brings it to the disk.
+// brings it to the disk. What cannot be written is counted, and told when the log can be
+// written again: refusals, and of what is allowed that with reason AuditFailed, by which a
+// gate says that it let it pass nevertheless.
 func (l *Log) Append(r *Record) error {
 	err := l.locked(func() error {
 		defer l.publish()
 		return l.take(r)
 	})
 	if err != nil {
+		l.miss(r)
 		return fmt.Errorf("write an audit record: %w", err)
 	}
 	return nil
@@ -141,7 +153,7 @@ func (l *Log) usable() error {
 
 // note makes a record of the log about itself.
 func (l *Log) note(message string) *Record {
-	return &Record{Time: l.o.Now().UTC(), Node: l.o.Node, Gate: "audit", Result: verifier.Unavailable, Reason: verifier.AuditFailed, Message: message}
+	return &Record{Time: l.o.Now().UTC(), Node: l.o.Node, Gate: ownGate, Result: verifier.Unavailable, Reason: verifier.AuditFailed, Message: message}
 }
 
 // write writes a record, after what the log has to say itself, and gives the length of its line.
@@ -162,25 +174,49 @@ func (l *Log) writeNotes() error {
 	return nil
 }
 
-// put chains a record and writes its line.
+// put makes room for a record and writes it.
 func (l *Log) put(r *Record) (n int, err error) {
 	defer func() { l.failed = err }()
-	r.V, r.Seq, r.Prev = Version, l.head.seq+1, l.head.hash
-	line, err := encode(r)
+	line, err := l.chain(r)
 	if err != nil {
 		return 0, err
 	}
 	if err := l.room(len(line) + 1); err != nil {
 		return 0, err
 	}
+	if r.Seq != l.head.seq+1 { // what was said of the removal came before it
+		return l.append(r)
+	}
+	return l.writeLine(r, line)
+}
+
+// chain makes the line that follows the last.
+func (l *Log) chain(r *Record) ([]byte, error) {
+	r.V, r.Seq, r.Prev = Version, l.head.seq+1, l.head.hash
+	return encode(r)
+}
+
+// append chains a record and writes it to the current file, whether there is room or not.
+func (l *Log) append(r *Record) (int, error) {
+	if l.file == nil {
+		return 0, errors.New("there is no current file")
+	}
+	line, err := l.chain(r)
+	if err != nil {
+		return 0, err
+	}
+	return l.writeLine(r, line)
+}
+
+func (l *Log) writeLine(r *Record, line []byte) (int, error) {
 	hash := hashOf(line)
 	line = append(line, '\n')
 	if l.torn {
 		line = append([]byte{'\n'}, line...)
 	}
 	if n, err := l.file.Write(line); err != nil {
-		if n > 0 {
-			l.torn = l.cut(n) != nil || l.torn
+		if n > 0 && l.cut(n) != nil {
+			l.torn, l.size = true, l.size+int64(n)
 		}
 		return 0, err
 	}
@@ -228,7 +264,7 @@ func (l *Log) publish() {
 // announce writes the head to the journal, where whoever may write the log cannot change it.
 func (l *Log) announce() {
 	if l.head != l.told {
-		l.o.Log.Info("audit head", "seq", l.head.seq, "hash", l.head.hash)
+		l.o.Log.Info(headMessage, "seq", l.head.seq, "hash", l.head.hash)
 		l.told = l.head
 	}
 }

@@ -72,7 +72,7 @@ func allOf(t *testing.T, path string) []Record {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := Verify(files, "")
+	report, err := Verify(files)
 	if err != nil || report.Broken != nil {
 		t.Fatalf("%+v %+v, %v", report, report.Broken, err)
 	}
@@ -219,7 +219,7 @@ func TestALogGoesOnWhereItEnded(t *testing.T) {
 			if n := strings.Count(after, "\n"); n != 1 && tt.said == "" {
 				t.Errorf("%d lines were written: %s", n, after)
 			}
-			report, err := Verify(files, "")
+			report, err := Verify(files)
 			if err != nil || (report.Broken != nil) != tt.broken {
 				t.Errorf("broken %+v, %v", report.Broken, err)
 			}
@@ -232,7 +232,7 @@ func TestALogGoesOnWhereItEnded(t *testing.T) {
 			if again.head.seq != tt.next+1 {
 				t.Errorf("goes on with %d, want %d", again.head.seq, tt.next+1)
 			}
-			if report, err = Verify([]string{path}, again.head.hash); len(files) > 1 && (err != nil || !report.Proven) {
+			if report, err = Verify([]string{path}, Head{Hash: again.head.hash}); len(files) > 1 && (err != nil || !report.Proven) {
 				t.Errorf("the new chain cannot be proven by itself: %+v %+v, %v", report, report.Broken, err)
 			}
 		})

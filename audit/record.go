@@ -65,6 +65,9 @@ type Record struct {
 // allowed tells whether the record is about an image that was let in because it may run.
 func (r *Record) allowed() bool { return r.Result == verifier.Allowed && r.Admitted }
 
+// ownGate is the gate of what the log says about itself.
+const ownGate = "audit"
+
 // noPrev is what the first record of a chain has for the hash of a line before.
 const noPrev = "0000000000000000000000000000000000000000000000000000000000000000"
 
@@ -135,8 +138,21 @@ var (
 
 // link is what the chain needs of a record.
 type link struct {
-	seq  uint64
-	prev string
+	seq      uint64
+	prev     string
+	decision bool   // it stands for one at least, and is not only about the log itself
+	removed  uint64 // up to which record the log says here that all were removed
+}
+
+// removedNote is what the log says before it removes its oldest files.
+const removedNote = "records up to %d were removed by rotation"
+
+// removedBy is the number in a removedNote; 0 where a message is none.
+func removedBy(message string) (upTo uint64) {
+	if n, err := fmt.Sscanf(message, removedNote, &upTo); err != nil || n != 1 || message != fmt.Sprintf(removedNote, upTo) || upTo >= maxSeq {
+		return 0
+	}
+	return upTo
 }
 
 // parse reads a line without its newline. Of a record that cannot be chained, it still
@@ -149,6 +165,10 @@ func parse(line []byte) (link, error) {
 		V    int    `json:"v"`
 		Seq  uint64 `json:"seq"`
 		Prev string `json:"prev"`
+
+		Gate     string `json:"gate"`
+		Repeated int    `json:"repeated"`
+		Message  string `json:"message"`
 	}
 	if err := json.Unmarshal(line, &r); err != nil {
 		return link{}, fmt.Errorf("%w: it is not JSON of its form", errNoRecord)
@@ -169,7 +189,10 @@ func parse(line []byte) (link, error) {
 	if !strings.HasPrefix(text, fmt.Sprintf("%s%d,", recordHead, r.Seq)) || end != prevHead+r.Prev+prevTail || !isHash(r.Prev) {
 		return l, fmt.Errorf("%w: its keys are not as a log writes them", errNoRecord)
 	}
-	l.prev = r.Prev
+	l.prev, l.decision = r.Prev, r.Gate != ownGate || r.Repeated > 0
+	if r.Gate == ownGate {
+		l.removed = removedBy(r.Message)
+	}
 	return l, nil
 }
 

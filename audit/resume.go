@@ -218,11 +218,14 @@ func written(f *os.File, size int64) (int64, error) {
 
 // firstSeq is the number of the first record at the beginning of a file; 0 if there is none.
 func firstSeq(f *os.File) (uint64, error) {
-	var first uint64
-	err := eachLine(io.NewSectionReader(f, 0, maxTail), func(line []byte) bool {
-		l, _ := parse(line)
-		first = l.seq
-		return first == 0
+	first, err := firstLink(f)
+	return first.seq, err
+}
+
+func firstLink(f *os.File) (first link, err error) {
+	err = eachLine(io.NewSectionReader(f, 0, maxTail), func(line []byte) bool {
+		first, _ = parse(line)
+		return first.seq == 0
 	})
 	return first, err
 }

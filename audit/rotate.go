@@ -13,9 +13,10 @@ import (
 // maxRetired bounds the older files that wait for the disk.
 const maxRetired = 8
 
-// room sees to it that there is a file, and room in it for n bytes.
+// room sees to it that there is a file, and room in it for n bytes and for a record of what
+// is removed for the next.
 func (l *Log) room(n int) error {
-	if l.file != nil && l.regular && l.size > 0 && l.size+int64(n) > l.o.MaxBytes {
+	if l.file != nil && l.regular && l.size > 0 && l.size+int64(n)+l.margin > l.o.MaxBytes {
 		if err := l.setAside(); err != nil {
 			return fmt.Errorf("rotate the log: %w", err)
 		}
@@ -30,16 +31,32 @@ func (l *Log) room(n int) error {
 // them, before a new file needs their space. A machine that stops between any two steps
 // leaves a log whose newest file, wherever it is, ends the chain.
 func (l *Log) setAside() error {
-	if l.inPlace() {
-		name := olderName(l.o.Path, l.first)
-		if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s is in the way: move it elsewhere", name)
-		}
-		if err := os.Rename(l.o.Path, name); err != nil {
-			return err
-		}
-		l.older = append(l.older, l.first)
+	if why, size := l.disturbed(); why != "" {
+		return l.abandon(why, size)
 	}
+	if err := l.rename(l.first); err != nil {
+		return err
+	}
+	l.older = append(l.older, l.first)
+	if l.head.hash != noPrev { // else a new chain begins, and Open removes what is too much
+		l.prune()
+	}
+	l.retire()
+	l.announce()
+	return nil
+}
+
+// rename gives the current file its name among the older ones.
+func (l *Log) rename(first uint64) error {
+	name := olderName(l.o.Path, first)
+	if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s is in the way: move it elsewhere", name)
+	}
+	return os.Rename(l.o.Path, name)
+}
+
+// retire leaves the current file to be synced and closed.
+func (l *Log) retire() {
 	if len(l.retired) >= maxRetired { // nobody syncs, or the disk does not keep up
 		if err := finish(l.retired[0]); err != nil {
 			l.unsynced = err
@@ -47,19 +64,64 @@ func (l *Log) setAside() error {
 		l.retired = l.retired[1:]
 	}
 	l.retired, l.file, l.moved = append(l.retired, l.file), nil, true
-	l.prune()
-	l.announce()
-	return nil
 }
 
-// prune removes the oldest files over the bound.
+// prune removes the files over the bound, after a record says so: a log that begins later
+// than that was cut by somebody else. If the record cannot be written now it is owed, for
+// on a full disk only the removal makes room for it.
 func (l *Log) prune() {
-	for len(l.older) > l.o.MaxFiles {
-		if err := os.Remove(olderName(l.o.Path, l.older[0])); err != nil && !errors.Is(err, os.ErrNotExist) {
+	gone, kept := l.surplus()
+	if len(gone) == 0 {
+		return
+	}
+	if upTo := kept[0] - 1; l.older[0] != kept[0] && upTo > l.removed {
+		l.removed = upTo
+		said := fmt.Sprintf(removedNote, upTo)
+		if _, err := l.append(l.note(said)); err != nil {
+			l.notes = append(l.notes, said)
+		}
+	}
+	for _, first := range gone {
+		if err := os.Remove(olderName(l.o.Path, first)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			l.o.Log.Error("an old file of the audit log cannot be removed", "error", err)
 		}
-		l.older, l.moved = l.older[1:], true
 	}
+	l.older, l.moved = kept, true
+}
+
+// surplus are the files over the bound, and those that stay. The oldest go first, but before
+// them those without a decision after which the chain was broken: else a log whose end is
+// damaged again and again would lose its records to files that say so.
+func (l *Log) surplus() (gone, kept []uint64) {
+	kept = slices.Clone(l.older)
+	for len(kept) > l.o.MaxFiles {
+		i := max(slices.IndexFunc(kept, l.worthless), 0)
+		gone, kept = append(gone, kept[i]), slices.Delete(kept, i, i+1)
+	}
+	return gone, kept
+}
+
+// worthless tells whether an older file has no decision, and no record that is chained to its last.
+func (l *Log) worthless(first uint64) bool {
+	next := l.o.Path
+	if i := slices.Index(l.older, first) + 1; i < len(l.older) {
+		next = olderName(l.o.Path, l.older[i])
+	}
+	if after, err := firstLinkOf(next); err != nil || after.prev != noPrev {
+		return false
+	}
+	f, err := os.Open(olderName(l.o.Path, first))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	decided := false
+	err = eachLine(f, func(line []byte) bool {
+		r, err := parse(line)
+		decided = err == nil && r.decision
+		return !decided
+	})
+	return err == nil && !decided
 }
 
 // start begins a new current file.
@@ -125,16 +187,22 @@ func olderFiles(path string) (own []uint64, taken map[uint64]bool, err error) {
 	return own, taken, nil
 }
 
+// firstSeqOf is the number of the first record of a file; 0 where there is none.
 func firstSeqOf(path string) (uint64, error) {
+	first, err := firstLinkOf(path)
+	return first.seq, err
+}
+
+func firstLinkOf(path string) (link, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return link{}, nil
 	}
 	if err != nil {
-		return 0, err
+		return link{}, err
 	}
 	defer f.Close()
-	return firstSeq(f)
+	return firstLink(f)
 }
 
 // Files are the files of a log, the oldest first and the current one last, if it is there.

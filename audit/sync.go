@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -87,29 +88,85 @@ func (l *Log) replace() error {
 	return l.start()
 }
 
-// watch looks whether the current file is still where it should be. If somebody moved or
-// removed it, what were written to it would be lost.
+// watch looks whether the current file is still where it should be and as long as it was
+// left. If somebody moved, removed or cut it, what is written to it would be lost.
 func (l *Log) watch() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file == nil || !l.regular || l.closed || l.inPlace() {
+	if l.file == nil || !l.regular || l.closed {
 		return
 	}
-	l.retired, l.file = append(l.retired, l.file), nil
-	l.notes = append(l.notes, fmt.Sprintf("the file with the records up to %d was moved or removed by somebody else", l.head.seq))
-	l.o.Log.Error("the current file of the audit log was moved or removed by somebody else", "path", l.o.Path, "seq", l.head.seq)
+	why, size := l.disturbed()
+	if why == "" {
+		return
+	}
+	if err := l.abandon(why, size); err != nil {
+		l.o.Log.Error("the current file of the audit log was "+why+", and no other can be begun", "path", l.o.Path, "error", err)
+		return
+	}
 	if err := l.ifUsable(l.writeNotes); err != nil {
 		l.o.Log.Error("the audit log cannot be written", "error", err)
 	}
 }
 
-func (l *Log) inPlace() bool {
+// disturbed says what somebody else did to the current file, if anything, and how long what is
+// left of it is; -1 where it is not there.
+func (l *Log) disturbed() (why string, size int64) {
 	at, err := os.Lstat(l.o.Path)
-	if err != nil {
-		return !errors.Is(err, os.ErrNotExist)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "moved or removed", -1
+	case err != nil:
+		return "", 0
 	}
 	info, err := l.file.Stat()
-	return err != nil || os.SameFile(at, info)
+	switch {
+	case err != nil:
+		return "", 0
+	case !os.SameFile(at, info):
+		return "moved or removed", -1
+	case info.Size() < l.size:
+		return fmt.Sprintf("cut from %d to %d bytes", l.size, info.Size()), info.Size()
+	case info.Size() > l.size:
+		return "written to", info.Size()
+	}
+	return "", 0
+}
+
+// abandon leaves a file that somebody else changed to its place among the older ones, where
+// there is something in it, so that another can be begun.
+func (l *Log) abandon(why string, size int64) error {
+	switch {
+	case size == 0: // not to be taken again: it will be cut to its size when it is retired
+		if err := os.Remove(l.o.Path); err != nil {
+			return err
+		}
+	case size > 0:
+		if err := l.keep(); err != nil {
+			return err
+		}
+	}
+	l.retire()
+	l.notes = append(l.notes, fmt.Sprintf("the file with the records up to %d was %s by somebody else", l.head.seq, why))
+	l.o.Log.Error("the current file of the audit log was "+why+" by somebody else", "path", l.o.Path, "seq", l.head.seq)
+	return nil
+}
+
+// keep gives the current file the name of the first record that is in it now.
+func (l *Log) keep() error {
+	first, err := firstSeqOf(l.o.Path)
+	if err != nil {
+		return err
+	}
+	if first == 0 {
+		return l.rename(max(l.first, 1))
+	}
+	if err := l.rename(first); err != nil {
+		return err
+	}
+	l.older = append(l.older, first)
+	slices.Sort(l.older)
+	return nil
 }
 
 // settle syncs a file. A device or a pipe has nothing to bring to a disk; a file that is

@@ -21,9 +21,11 @@ type Report struct {
 	Last    uint64
 	Head    string // hash of the last record
 
-	Begins    bool   // the first record is the first of its chain: nothing is missing before it
-	Proven    bool   // the given head is in the chain: all records up to it are as they were written
-	Following uint64 // records after the given head, of which nothing is proven
+	Begins    bool   // the first record is the first of its chain
+	Proven    bool   // a given head is in the chain: all records up to it are as when it was taken
+	Heads     int    // given heads that are in the chain
+	Older     int    // given heads of records that were removed by rotation
+	Following uint64 // records after the last given head, of which nothing is proven
 
 	Torn   int64 // bytes of the last line, where it has no end
 	Broken *Break
@@ -38,18 +40,24 @@ type Break struct {
 }
 
 // Verify holds the files of a log to their chain, in the order of their first records,
-// whatever order they are given in. A head is the hash of a record, from a place that whoever may
-// write the log cannot change; without one, what was changed together with all that follows
-// it is not found. An error means that a file could not be read.
-func Verify(files []string, knownHead string) (Report, error) {
-	if knownHead != "" && !isHash(knownHead) {
-		return Report{}, errors.New("the head is not a hash: 64 digits 0-9 a-f are wanted")
+// whatever order they are given in, and to the heads that were taken of it, from a place that
+// whoever may write the log cannot change. Each must be in the chain at its place, or of a
+// record that was removed by rotation. Without heads, what was changed together with all that
+// follows it is not found; with the newest alone, what was so changed before it was taken.
+//
+// A log begins with the first record of a chain, or after those that its newest record of a
+// removal names. An error means that a file could not be read.
+func Verify(files []string, heads ...Head) (Report, error) {
+	for _, h := range heads {
+		if !isHash(h.Hash) || h.Seq >= maxSeq {
+			return Report{}, fmt.Errorf("the head %q: %w", h.Hash, errNoHead)
+		}
 	}
 	sorted, err := inOrder(files)
 	if err != nil {
 		return Report{}, err
 	}
-	v := verification{Report: Report{Files: sorted}, known: knownHead}
+	v := verification{Report: Report{Files: sorted}, heads: headsOf(heads)}
 	in := reader{files: sorted}
 	defer in.close()
 	for v.Broken == nil {
@@ -103,8 +111,10 @@ func inOrder(files []string) ([]string, error) {
 // verification is a Verify under way.
 type verification struct {
 	Report
-	known string
-	last  entry // the record before
+	heads   knownHeads
+	start   entry  // the first record
+	last    entry  // the record before
+	removed uint64 // what the newest record of a removal says
 }
 
 // take holds the next line to the record before.
@@ -136,15 +146,22 @@ func (v *verification) take(e entry, in *reader) error {
 			return v.mismatch(e, hash, in)
 		}
 	} else {
-		v.First, v.Begins = l.seq, l.prev == noPrev
+		v.First, v.Begins, v.start = l.seq, l.prev == noPrev, e
+	}
+	if other := v.heads.against(l.seq, hash); other != "" {
+		v.breakAt(e, fmt.Sprintf("its hash is not the given head %d %s: it or one before it was changed, and what follows was chained again", l.seq, other))
+		return nil
 	}
 	v.Records++
 	v.Last, v.Head, v.last = l.seq, hash, e
-	if v.Proven {
+	if v.Heads > 0 {
 		v.Following++
 	}
-	if hash == v.known {
-		v.Proven = true
+	if l.removed > 0 {
+		v.removed = l.removed
+	}
+	if n := v.heads.met(l.seq, hash); n > 0 {
+		v.Heads, v.Following = v.Heads+n, 0
 	}
 	return nil
 }
@@ -170,7 +187,7 @@ func (v *verification) outOfOrder(l link) string {
 // mismatch tells which of two records was changed: this one, where the next does not know
 // it, else the one before.
 func (v *verification) mismatch(e entry, hash string, in *reader) error {
-	if v.Head == v.known {
+	if v.heads.know(v.Last, v.Head) {
 		v.breakAt(e, fmt.Sprintf("its prev is not the hash of record %d, which is the given head: it was changed", v.Last))
 		return nil
 	}
@@ -178,7 +195,7 @@ func (v *verification) mismatch(e entry, hash string, in *reader) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if following, bad := parse(next.text); hash == v.known || (err == nil && bad == nil && following.prev == hash) {
+	if following, bad := parse(next.text); v.heads.know(e.seq, hash) || (err == nil && bad == nil && following.prev == hash) {
 		v.breakAt(v.last, fmt.Sprintf("it was changed: its hash is not the prev of record %d", e.seq))
 		return nil
 	}
@@ -186,16 +203,31 @@ func (v *verification) mismatch(e entry, hash string, in *reader) error {
 	return nil
 }
 
-// end holds what was read to the known head.
+// end holds the beginning of what was read, and what is missing at its end.
 func (v *verification) end() {
-	if v.known == "" || v.Proven {
-		return
+	switch older, newer, unmet := v.heads.missing(v.First, v.removed, v.Last); {
+	case v.Records == 0 && !v.heads.none():
+		v.breakAt(v.last, "the log has no records, and the given head is of one")
+	case v.Records > 0 && !v.Begins && v.First > v.removed+1:
+		v.breakAt(v.start, fmt.Sprintf("the log begins with it, and no record says that %s removed by rotation: give all files of the log, or they were taken away", span(v.removed+1, v.First-1)))
+	case older != nil:
+		v.breakAt(v.start, fmt.Sprintf("the log begins with it, the given head %d %s is of a record before, and no record says that it was removed by rotation", older.Seq, older.Hash))
+	case newer != nil:
+		v.breakAt(v.last, fmt.Sprintf("the log ends with it, and the given head %d %s is of a record after: it was cut", newer.Seq, newer.Hash))
+	case unmet != "":
+		v.breakAt(v.last, fmt.Sprintf("the given head %s is not in the log: it was cut or changed after that record was written, or the record is older than the first file", unmet))
+	case v.Heads == 0 && !v.heads.none():
+		v.breakAt(v.start, "all given heads are of records before the log begins: they prove nothing of it")
 	}
-	why := "the given head is not in the log: it was cut or changed after that record was written, or the record is older than the first file"
-	if v.Records == 0 {
-		why = "the log has no records, and the given head is of one"
+	v.Older = v.heads.olderThan(v.First)
+	v.Proven = v.Heads > 0 && v.Broken == nil
+}
+
+func span(from, to uint64) string {
+	if from == to {
+		return fmt.Sprintf("record %d was", from)
 	}
-	v.breakAt(v.last, why)
+	return fmt.Sprintf("records %d to %d were", from, to)
 }
 
 // entry is a line of a file.

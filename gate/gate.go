@@ -4,6 +4,7 @@ package gate
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,9 +91,12 @@ func (s *Shell) Conclude(who Subject, req *verifier.Request, dec verifier.Decisi
 		s.Log.Error("a decision could not be recorded", "namespace", who.Namespace, "pod", who.Pod, "container", who.Container,
 			"result", v.Decision.Result.String(), "admitted", v.Admit && (s.Mode == Audit || s.AuditFailure == AllowAnyway), "error", err)
 		switch {
-		case !v.Admit || s.Mode == Audit:
+		case !v.Admit:
+		case s.Mode == Audit:
+			s.passUnrecorded(who, v, now, took)
 		case s.AuditFailure == AllowAnyway:
 			counted = verifier.AuditFailed
+			s.passUnrecorded(who, v, now, took)
 		default:
 			v = s.Judge(req, verifier.Refuse(req, verifier.Unavailable, verifier.AuditFailed, "the decision could not be recorded"))
 			// Some images may be recorded as admitted already. If there is room for it now, the
@@ -106,7 +110,24 @@ func (s *Shell) Conclude(who Subject, req *verifier.Request, dec verifier.Decisi
 	return v
 }
 
+// passUnrecorded tells the log that what could not be recorded passes nevertheless: it counts
+// that until it can be written again.
+func (s *Shell) passUnrecorded(who Subject, v Verdict, now time.Time, took time.Duration) {
+	if v.Decision.Result != verifier.Allowed {
+		return // counted as what it is
+	}
+	images := slices.Clone(v.Decision.Images)
+	for i := range images {
+		images[i].Reason = verifier.AuditFailed
+	}
+	v.Decision.Images = images
+	_ = s.record(who, v, now, took)
+}
+
+// record writes a record for each image. Of what is not allowed it tries all, whatever failed: the log
+// counts those that it cannot write.
 func (s *Shell) record(who Subject, v Verdict, now time.Time, took time.Duration) error {
+	var failed error
 	for i := range v.Decision.Images {
 		img := &v.Decision.Images[i]
 		r := audit.Record{
@@ -119,10 +140,12 @@ func (s *Shell) record(who Subject, v Verdict, now time.Time, took time.Duration
 			r.Candidates = append(r.Candidates, c.Repository)
 		}
 		if err := s.Records.Append(&r); err != nil {
-			return err
+			if failed = err; v.Decision.Result == verifier.Allowed && img.Reason != verifier.AuditFailed {
+				break // what becomes of it is recorded next
+			}
 		}
 	}
-	return nil
+	return failed
 }
 
 // maxWritten bounds what a record keeps of an image as written, in bytes: more than any

@@ -3,8 +3,10 @@ package gate
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -304,4 +306,47 @@ func TestTheAgeOfTheEvidenceIsRecorded(t *testing.T) {
 	if len(b.book.records) != 1 || b.book.records[0].EvidenceAgeSeconds != 90 {
 		t.Errorf("%+v", b.book.records)
 	}
+}
+
+// TestTheLogIsToldOfWhatPassesThoughItCannotBeRecorded is with a log on a full disk:
+// what is tried after a failure is what the log counts.
+func TestTheLogIsToldOfWhatPassesThoughItCannotBeRecorded(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		mode    Mode
+		failure AuditFailure
+		result  verifier.Result
+		want    []string // of the attempts after the first
+	}{
+		{"allowed, and let through", Enforce, AllowAnyway, verifier.Allowed, []string{"allowed AuditFailed true", "allowed AuditFailed true"}},
+		{"allowed, and refused", Enforce, DenyAllowed, verifier.Allowed, []string{"unavailable AuditFailed false", "unavailable AuditFailed false"}},
+		{"allowed, by an auditing gate", Audit, DenyAllowed, verifier.Allowed, []string{"allowed AuditFailed true", "allowed AuditFailed true"}},
+		{"not allowed", Enforce, AllowAnyway, verifier.Denied, []string{"denied NotAttested false"}},
+		{"not allowed, by an auditing gate", Audit, DenyAllowed, verifier.Denied, []string{"denied NotAttested true"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			reason := verifier.NotAttested
+			if tt.result == verifier.Allowed {
+				reason = verifier.Attested
+			}
+			b, full := newBench(t, tt.mode, ""), new(fullDisk)
+			b.shell.AuditFailure, b.shell.Records = tt.failure, full
+			b.shell.Conclude(who, request(1, 2), verifier.Refuse(request(1, 2), tt.result, reason, ""), noon)
+			var got []string
+			for _, r := range full.attempts[1:] {
+				got = append(got, fmt.Sprint(r.Result, " ", r.Reason, " ", r.Admitted))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// fullDisk is a Recorder that can write nothing.
+type fullDisk struct{ attempts []audit.Record }
+
+func (d *fullDisk) Append(r *audit.Record) error {
+	d.attempts = append(d.attempts, *r)
+	return errors.New("no space left on device")
 }

@@ -23,7 +23,9 @@ func TestThePageOfMetricsNamesThemAllAndNoOther(t *testing.T) {
 	m.Duration.WithLabelValues("node").Observe(1)
 	m.InForce("0123456789ab")
 	m.Lookups.WithLabelValues("folder", "fresh").Inc()
-	m.Fetched("folder", "answered", time.Second)
+	for _, outcome := range []string{"ok", "empty", "failed", "timeout"} { // those of evidence.Fetcher
+		m.Fetched("folder", outcome, time.Second)
+	}
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
