@@ -27,7 +27,7 @@ func (n *Node) gather() error {
 		return err
 	}
 	n.sources = sources
-	n.decider.Sources = []evidence.Question{{Source: folderSource}}
+	n.decider = verifier.Decider{Default: n.config.defaultAction(), Sources: []evidence.Question{{Source: folderSource}}}
 	names := []string{folderSource}
 	for _, s := range sources {
 		n.decider.Sources = append(n.decider.Sources, evidence.Question{Source: s.Name, Locator: s.Locator})
@@ -85,6 +85,7 @@ func (n *Node) sweepOnChange(ctx context.Context) error {
 		case <-tick.C:
 		}
 		n.sweep(n.running(ctx))
+		n.soonRest()
 	}
 }
 
@@ -123,7 +124,7 @@ func (n *Node) spokenFor(c verifier.Candidate) bool {
 
 // questions are those about the identities of candidates.
 func questions(sources []evidence.Question, candidates []verifier.Candidate) []evidence.Question {
-	var all []evidence.Question
+	all := make([]evidence.Question, 0, len(candidates)*len(sources))
 	for _, c := range candidates {
 		for _, d := range c.Digests {
 			for _, q := range sources {
