@@ -56,6 +56,8 @@ type Node struct {
 	plugin   *plugin.Plugin
 	service  *service
 	swept    chan struct{} // told when there is something to sweep
+	worked   chan struct{} // told when much was done that is not done often
+	recalled atomic.Bool   // the evidence on disk is read
 
 	mu    sync.Mutex
 	stale string // why the policies in force are not the newest
@@ -72,7 +74,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	if err != nil {
 		return fmt.Errorf("ask for the node's name: %w", err)
 	}
-	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory(), swept: make(chan struct{}, 1)}
+	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory(), swept: make(chan struct{}, 1), worked: make(chan struct{}, 1)}
 	n.gates = gate.NewMetrics(n.metrics, version)
 	n.snapshot.Store(policy.Compile())
 	n.clock = newClock(config.StateDir, log)
@@ -83,7 +85,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		return err
 	}
 	defer n.client.Close()
-	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.reported, Prefer: n.spokenFor})
+	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.listed, OnRelist: n.soonRest, Prefer: n.spokenFor})
 	if err := n.gather(); err != nil {
 		return err
 	}
@@ -120,8 +122,21 @@ func (n *Node) own(ctx context.Context) (*state.Lock, error) {
 // run is what the owner of the state folder does.
 func (n *Node) run(ctx context.Context, name string) error {
 	config, log := n.config, n.log
+	ctx, end := context.WithCancel(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	defer func() { // also where it cannot start
+		end()
+		_ = group.Wait()
+	}()
+	// To list all images takes longest, and needs nothing of what follows.
+	group.Go(func() error { return n.index.Run(ctx) })
 	n.clock.begin()
-	n.loadEvidence(true)
+	var recall sync.WaitGroup // is read beside the policies
+	recall.Go(func() {
+		n.loadEvidence(true)
+		n.recalled.Store(true)
+	})
+	defer recall.Wait()
 	var err error
 	if n.floor, err = openFloor(config.Floor, log); err != nil {
 		return err
@@ -140,6 +155,7 @@ func (n *Node) run(ctx context.Context, name string) error {
 	}
 	n.shell = &gate.Shell{Gate: plugin.GateName, Node: name, Mode: gate.Mode(config.Enforcement), AuditFailure: gate.AuditFailure(config.AuditFailure),
 		Floor: n.floor.Floor, Records: n.records, Metrics: n.gates, Log: log, Now: n.clock.Now}
+	recall.Wait()
 	n.take(first)
 	n.plugin = plugin.New(plugin.Options{
 		Socket: config.NRISocket, Binder: n.index, Decide: n.decide, Wanter: n.fetcher, Shell: n.shell,
@@ -149,7 +165,6 @@ func (n *Node) run(ctx context.Context, name string) error {
 	})
 	n.service = newService(n.problems, n.notices, func() bool { return n.plugin.State().Synchronized }, n.probe)
 
-	group, ctx := errgroup.WithContext(ctx)
 	if config.HealthAddress != "" {
 		listener, err := listenHealth(config.HealthAddress)
 		if err != nil {
@@ -163,8 +178,8 @@ func (n *Node) run(ctx context.Context, name string) error {
 	group.Go(func() error { return n.floor.Run(ctx) })
 	group.Go(func() error { return folder.Run(ctx, n.take) })
 	group.Go(func() error { return n.fetcher.Run(ctx) })
-	group.Go(func() error { return n.index.Run(ctx) })
 	group.Go(func() error { return n.sweepOnChange(ctx) })
+	group.Go(func() error { return n.rest(ctx) })
 	group.Go(func() error {
 		if err := n.start(ctx); err != nil {
 			return err

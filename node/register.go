@@ -6,14 +6,64 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/horkos/horkos/gate"
 	"github.com/horkos/horkos/plugin"
+	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/image"
 )
+
+// listed is told of images that containerd reports. Before the evidence on disk is read,
+// sources would be asked for what is there: those images are swept when policies are first in force.
+func (n *Node) listed(candidates []verifier.Candidate) {
+	if n.recalled.Load() {
+		n.reported(candidates)
+	}
+}
+
+// soonRest is told when all images were listed again, soon after the start for the first
+// time, or swept.
+func (n *Node) soonRest() {
+	select {
+	case n.worked <- struct{}{}:
+	default:
+	}
+}
+
+// restPercent is GOGC of a daemon that has started, where the environment has none. Nearly
+// all of its heap is what it knows of the node's images, and stays: with Go's 100 as much
+// again would lie unused on every node. At the start, when much is made and little kept, it
+// would cost a fourth of the time.
+const restPercent = 25
+
+// restAfter is how long after that memory is given back: what was listed is verified first.
+const restAfter = 2 * time.Second
+
+// rest gives back the memory that listing or sweeping all images took.
+func (n *Node) rest(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.worked:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(restAfter):
+		}
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(restPercent)
+		}
+		debug.FreeOSMemory()
+		debug.FreeOSMemory() // what lies in pools is kept the first time
+	}
+}
 
 // mayRegister holds the plugin back from a runtime that it could not gate, or could harm.
 func (n *Node) mayRegister(ctx context.Context) error {
@@ -44,11 +94,11 @@ func (n *Node) stayAway(err error) {
 }
 
 func (n *Node) ready(ctx context.Context) error {
-	if !n.index.Ready() {
-		return errors.New("containerd's images are not listed yet")
-	}
 	if err := n.canEnforce(ctx); err != nil {
 		return err
+	}
+	if !n.index.Wait(ctx) {
+		return errNotListed
 	}
 	inventory, err := n.client.Inventory(ctx, plugin.MaxObjectBytes)
 	if err != nil {
@@ -79,8 +129,8 @@ func (n *Node) settleRunning(ctx context.Context, images []string) {
 
 // pauseOnFloor says which line the floor lacks: without the image that containerd pins
 // for sandboxes on it, no pod starts. The error is errNoPause then.
-func (n *Node) pauseOnFloor(ctx context.Context) error {
-	pinned, err := n.client.Pinned(ctx)
+func (n *Node) pauseOnFloor() error {
+	pinned, err := n.index.Pinned()
 	if err != nil {
 		return err
 	}
@@ -103,6 +153,8 @@ func (n *Node) pauseOnFloor(ctx context.Context) error {
 	return fmt.Errorf("%w; when the digest is the one you expect (any pod's pull can move the tag), add to %s: %s",
 		errNoPause, n.config.Floor, strings.Join(lines, " or "))
 }
+
+var errNotListed = errors.New("containerd's images are not listed yet")
 
 var errNoPause = errors.New("the node's pause image is not on the floor, and no pod could start")
 
@@ -139,7 +191,10 @@ func (n *Node) canEnforce(ctx context.Context) error {
 	if err := plugin.CanEnforce("containerd", version); err != nil {
 		return err
 	}
-	return n.pauseOnFloor(ctx)
+	if !n.index.Wait(ctx) {
+		return errNotListed
+	}
+	return n.pauseOnFloor()
 }
 
 // explain says which namespaces hold most of what a runtime would have to tell a plugin,

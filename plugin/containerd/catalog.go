@@ -23,32 +23,35 @@ type catalog struct {
 	// outdated are targets that list what arrived since they were resolved.
 	// They are resolved again one at a time, when nothing else is to be done.
 	outdated map[image.Digest]struct{}
+	// pinned are the names of the records that CRI has pinned.
+	pinned map[string]struct{}
+	// tried is when claims last had targets resolved again; never is not there.
+	tried map[image.Digest]time.Time
 }
 
 // record is one image record.
 type record struct {
-	name string
-	// repository is empty where name is not a name in its normal form, as with the records
-	// that CRI keeps under image ids.
-	repository string
-	target     *target
+	name   string
+	target *target
+	// named is how many bytes of name are its repository; none where name is not a name in its
+	// normal form, as with the records that CRI keeps under image ids.
+	named int
 }
+
+// repository is empty for a record whose name is not one.
+func (r *record) repository() string { return r.name[:r.named] }
 
 // target is content that records point to.
 type target struct {
 	*content
-	records map[*record]struct{}
-	tried   time.Time // when a claim last had it resolved again
+	records int // how many
 }
 
 // running is a config that containers may run, and all that leads to it.
 type running struct {
 	config  image.Digest
-	chain   image.Digest
-	args    argsSum
-	records []*record            // those under which the config is usable, sorted by name
-	counts  map[image.Digest]int // how many records lead here over each digest
-	digests []image.Digest       // config and the keys of counts; nil: to be made
+	records records // those under which the config is usable
+	counts  counts  // how many records lead here over each digest
 }
 
 func newCatalog() *catalog {
@@ -59,6 +62,8 @@ func newCatalog() *catalog {
 		chains:   map[image.Digest][]*running{},
 		absent:   map[mark][]*target{},
 		outdated: map[image.Digest]struct{}{},
+		pinned:   map[string]struct{}{},
+		tried:    map[image.Digest]time.Time{},
 	}
 }
 
@@ -86,8 +91,11 @@ func (c *catalog) put(name string, points *content) *record {
 		return nil
 	}
 	// The new one is linked first, so that what both lead to stays in place.
-	r := &record{name: name, repository: repositoryOf(name), target: c.intern(points)}
-	c.records[name] = r
+	r := &record{name: name, target: c.intern(points), named: len(repositoryOf(name))}
+	if w := points.to(image.Digest(name)); w != nil {
+		r.name = string(w.config) // CRI's record under the image id: one string for both
+	}
+	c.records[r.name] = r
 	c.link(r)
 	if old != nil {
 		c.unlink(old)
@@ -99,7 +107,17 @@ func (c *catalog) put(name string, points *content) *record {
 func (c *catalog) remove(name string) {
 	if r := c.records[name]; r != nil {
 		delete(c.records, name)
+		delete(c.pinned, name)
 		c.unlink(r)
+	}
+}
+
+// pin notes whether a record that is there is pinned.
+func (c *catalog) pin(e entry) {
+	if e.pinned {
+		c.pinned[e.name] = struct{}{}
+	} else {
+		delete(c.pinned, e.name)
 	}
 }
 
@@ -114,8 +132,10 @@ func (c *catalog) replace(points *content) []*record {
 	outdated := maps.Clone(c.outdated)
 	delete(c.targets, points.digest)
 	var news []*record
-	for r := range old.records {
-		news = append(news, c.put(r.name, points))
+	for name, r := range c.records { // seldom enough to need no list with each target
+		if r.target == old {
+			news = append(news, c.put(name, points))
+		}
 	}
 	c.outdated = outdated
 	delete(c.outdated, points.digest)
@@ -140,48 +160,32 @@ func (c *catalog) outdate(d image.Digest) {
 
 // candidates are what a record offers, one for each config that it leads to.
 func (r *record) candidates() []verifier.Candidate {
-	if r.repository == "" {
+	if r.named == 0 {
 		return nil
 	}
 	var out []verifier.Candidate
 	for i := range r.target.ways {
 		if w := &r.target.ways[i]; w.usable() {
-			out = append(out, verifier.Candidate{Repository: r.repository, Digests: slices.Clone(w.offered)})
+			out = append(out, verifier.Candidate{Repository: r.repository(), Digests: slices.Clone(w.offered)})
 		}
 	}
 	return out
 }
 
-// all returns a config and every digest that leads to it. The slice must not be changed.
+// all returns a config and every digest that leads to it.
 func (r *running) all() []image.Digest {
-	if r.digests == nil {
-		r.digests = make([]image.Digest, 0, len(r.counts)+1)
-		for d := range r.counts {
-			r.digests = append(r.digests, d)
-		}
-		slices.Sort(r.digests)
-		r.digests = slices.Insert(r.digests, 0, r.config)
-	}
-	return r.digests
+	return append([]image.Digest{r.config}, r.counts.digests()...)
 }
 
-// forget takes out a record; for a moment two of one name may be there.
-func (r *running) forget(gone *record) {
-	at, _ := slices.BinarySearchFunc(r.records, gone, byName)
-	for ; at < len(r.records); at++ {
-		if r.records[at] == gone {
-			r.records = slices.Delete(r.records, at, at+1)
-			return
-		}
-	}
-}
+// args are the config's, whatever leads to it. There is a record under which it is usable.
+func (r *running) args() argsSum { return r.records[0].target.to(r.config).args }
 
 // intern returns the one target of a content.
 func (c *catalog) intern(points *content) *target {
 	if t := c.targets[points.digest]; t != nil && t.content == points {
 		return t
 	}
-	t := &target{content: points, records: map[*record]struct{}{}}
+	t := &target{content: points}
 	c.targets[points.digest] = t
 	for _, d := range points.absent {
 		c.absent[d] = append(c.absent[d], t)
@@ -203,28 +207,24 @@ func (c *catalog) arrived(d image.Digest) {
 }
 
 func (c *catalog) link(r *record) {
-	r.target.records[r] = struct{}{}
+	r.target.records++
 	for i := range r.target.ways {
 		w := &r.target.ways[i]
 		run := c.configs[w.config]
 		if run == nil {
-			run = &running{config: w.config, counts: map[image.Digest]int{}}
+			run = &running{config: w.config}
 			c.configs[w.config] = run
 		}
 		for _, d := range w.digests {
-			if run.counts[d]++; run.counts[d] == 1 {
-				run.digests = nil
-			}
+			run.counts.add(d, 1)
 		}
 		if !w.usable() {
 			continue
 		}
 		if len(run.records) == 0 {
-			run.chain, run.args = w.chain, w.args
-			c.chains[run.chain] = append(c.chains[run.chain], run)
+			c.chains[w.chain] = append(c.chains[w.chain], run)
 		}
-		at, _ := slices.BinarySearchFunc(run.records, r, byName)
-		run.records = slices.Insert(run.records, at, r)
+		run.records.add(r)
 	}
 }
 
@@ -233,24 +233,20 @@ func (c *catalog) unlink(r *record) {
 		w := &r.target.ways[i]
 		run := c.configs[w.config]
 		for _, d := range w.digests {
-			if run.counts[d]--; run.counts[d] == 0 {
-				delete(run.counts, d)
-				run.digests = nil
-			}
+			run.counts.add(d, -1)
 		}
-		if len(run.counts) == 0 {
+		if run.counts.none() {
 			delete(c.configs, w.config)
 		}
 		if !w.usable() {
 			continue
 		}
-		run.forget(r)
+		run.records.remove(r)
 		if len(run.records) == 0 {
-			removeFrom(c.chains, run.chain, run)
+			removeFrom(c.chains, w.chain, run)
 		}
 	}
-	delete(r.target.records, r)
-	if len(r.target.records) == 0 {
+	if r.target.records--; r.target.records == 0 {
 		c.drop(r.target)
 	}
 }
@@ -260,6 +256,7 @@ func (c *catalog) drop(t *target) {
 	if c.targets[t.digest] == t {
 		delete(c.targets, t.digest)
 		delete(c.outdated, t.digest)
+		delete(c.tried, t.digest)
 	}
 	for _, d := range t.absent {
 		removeFrom(c.absent, d, t)
@@ -276,7 +273,96 @@ func removeFrom[K, E comparable](m map[K][]E, key K, gone E) {
 	m[key] = list
 }
 
+// records are sorted by name.
+type records []*record
+
 func byName(a, b *record) int { return strings.Compare(a.name, b.name) }
+
+func (l *records) add(r *record) {
+	at, _ := slices.BinarySearchFunc(*l, r, byName)
+	*l = slices.Insert(*l, at, r)
+}
+
+// remove takes out a record; for a moment two of one name may be there.
+func (l *records) remove(gone *record) {
+	at, _ := slices.BinarySearchFunc(*l, gone, byName)
+	for ; at < len(*l); at++ {
+		if (*l)[at] == gone {
+			*l = slices.Delete(*l, at, at+1)
+			return
+		}
+	}
+}
+
+// counts say how often digests are there. Most configs have one or two, for which a map
+// would take more memory than all else that is known of the image.
+type counts struct {
+	few  []count // up to maxFew
+	many *tally  // in place of few
+}
+
+type count struct {
+	digest image.Digest
+	n      int
+}
+
+const maxFew = 8
+
+type tally struct {
+	by     map[image.Digest]int
+	sorted []image.Digest // the keys of by; nil: to be made
+}
+
+// add changes how often a digest is there.
+func (c *counts) add(d image.Digest, n int) {
+	if c.many != nil {
+		c.many.add(d, n)
+		return
+	}
+	at := slices.IndexFunc(c.few, func(x count) bool { return x.digest == d })
+	switch {
+	case at < 0 && len(c.few) < maxFew:
+		c.few = append(c.few, count{d, n})
+	case at < 0:
+		c.many = &tally{by: map[image.Digest]int{d: n}}
+		for _, x := range c.few {
+			c.many.by[x.digest] = x.n
+		}
+		c.few = nil
+	case c.few[at].n+n == 0:
+		c.few = slices.Delete(c.few, at, at+1)
+	default:
+		c.few[at].n += n
+	}
+}
+
+func (t *tally) add(d image.Digest, n int) {
+	before := len(t.by)
+	if t.by[d] += n; t.by[d] == 0 {
+		delete(t.by, d)
+	}
+	if len(t.by) != before {
+		t.sorted = nil
+	}
+}
+
+func (c *counts) none() bool { return len(c.few) == 0 && (c.many == nil || len(c.many.by) == 0) }
+
+// digests are those that are there, sorted. The slice must not be changed.
+func (c *counts) digests() []image.Digest {
+	if c.many == nil {
+		all := make([]image.Digest, len(c.few))
+		for i := range c.few {
+			all[i] = c.few[i].digest
+		}
+		slices.Sort(all)
+		return all
+	}
+	if c.many.sorted == nil {
+		c.many.sorted = slices.Sorted(maps.Keys(c.many.by))
+	}
+	return c.many.sorted
+}
 
 // repositoryOf returns the repository of a record's name, or "" where the name is not in
 // the normal form in which CRI writes names: then nobody has asked for it by that name.

@@ -11,6 +11,7 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"google.golang.org/grpc"
@@ -49,6 +50,7 @@ type Client struct {
 	events     eventsapi.EventsClient
 	version    versionapi.VersionClient
 	runtime    criapi.RuntimeServiceClient
+	introspect introspectionapi.IntrospectionClient
 }
 
 // Dial makes a client for the unix socket at path. It does not wait for containerd.
@@ -86,6 +88,7 @@ func Dial(path, namespace string) (*Client, error) {
 		events:     eventsapi.NewEventsClient(conn),
 		version:    versionapi.NewVersionClient(conn),
 		runtime:    criapi.NewRuntimeServiceClient(conn),
+		introspect: introspectionapi.NewIntrospectionClient(conn),
 	}, nil
 }
 
@@ -140,7 +143,15 @@ var errTooLong = errors.New("too long")
 type entry struct {
 	name   string
 	target image.Digest
+	pinned bool // CRI keeps the image from being collected
 }
+
+func entryOf(i *imagesapi.Image) entry {
+	return entry{i.GetName(), image.Digest(i.GetTarget().GetDigest()), i.GetLabels()[pinnedLabel] == "pinned"}
+}
+
+// pinnedLabel is how CRI labels the images that it keeps: that of the sandboxes.
+const pinnedLabel = "io.cri-containerd.pinned"
 
 // record gets the image record of a name; false means there is none.
 func (c *Client) record(ctx context.Context, name string) (entry, bool, error) {
@@ -153,7 +164,9 @@ func (c *Client) record(ctx context.Context, name string) (entry, bool, error) {
 	if err != nil {
 		return entry{}, false, fmt.Errorf("get image record %q: %w", clip(name), err)
 	}
-	return entry{name, image.Digest(r.GetImage().GetTarget().GetDigest())}, true, nil
+	e := entryOf(r.GetImage())
+	e.name = name
+	return e, true, nil
 }
 
 // list gets all image records.
@@ -166,7 +179,7 @@ func (c *Client) list(ctx context.Context) ([]entry, error) {
 	}
 	entries := make([]entry, 0, len(r.GetImages()))
 	for _, i := range r.GetImages() {
-		entries = append(entries, entry{i.GetName(), image.Digest(i.GetTarget().GetDigest())})
+		entries = append(entries, entryOf(i))
 	}
 	return entries, nil
 }

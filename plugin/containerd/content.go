@@ -91,15 +91,15 @@ func sumArgs(parts ...[]string) argsSum {
 
 // resolve reads what a digest leads to. Content that is malformed or not all there is a
 // content with a fault; an error means that containerd could not be asked.
-func resolve(ctx context.Context, c *Client, target image.Digest) (*content, error) {
+func resolve(ctx context.Context, blobs image.Provider, target image.Digest) (*content, error) {
 	left := 2 * image.MaxBlobs // once to the fault, and once to tell what can be told
-	return resolveWithin(ctx, c, target, &left)
+	return resolveWithin(ctx, blobs, target, &left)
 }
 
 // resolveWithin is resolve that reads at most left blobs, and counts them off; more is an
 // error that wraps errTooMany.
-func resolveWithin(ctx context.Context, c *Client, target image.Digest, left *int) (*content, error) {
-	r := reading{client: c, left: left}
+func resolveWithin(ctx context.Context, blobs image.Provider, target image.Digest, left *int) (*content, error) {
+	r := reading{blobs: blobs, left: left}
 	found, err := image.Resolve(ctx, &r, target)
 	if r.failed != nil {
 		return nil, fmt.Errorf("resolve %s: %w", clip(string(target)), r.failed)
@@ -152,7 +152,11 @@ func (c *content) add(m image.Manifest) {
 		w.unusable = m.Unusable
 		return
 	}
-	w.offered = appendNew(w.offered, m.Digests)
+	if w.offered == nil && slices.Equal(w.digests, m.Digests) {
+		w.offered = slices.Clip(w.digests) // as with most; shared until either grows
+	} else {
+		w.offered = appendNew(w.offered, m.Digests)
+	}
 	w.chain, w.args = m.ChainID, sumArgs(m.Entrypoint, m.Cmd)
 }
 
@@ -174,7 +178,7 @@ var errTooMany = errors.New("too many blobs would have to be read to tell what i
 // reading is the content store as one resolve sees it. It remembers what was and what was
 // not there, and whether containerd failed, which says nothing about the content.
 type reading struct {
-	client *Client
+	blobs  image.Provider
 	left   *int           // blobs that may still be asked for
 	read   []image.Digest // each once
 	absent []mark
@@ -191,7 +195,7 @@ func (r *reading) Blob(ctx context.Context, d image.Digest, limit int64) ([]byte
 		return nil, r.failed
 	}
 	*r.left--
-	blob, err := r.client.Blob(ctx, d, limit)
+	blob, err := r.blobs.Blob(ctx, d, limit)
 	switch {
 	case err == nil:
 		r.read = appendNew(r.read, []image.Digest{d})

@@ -36,7 +36,7 @@ func (ix *Index) describe(img *verifier.Image, found bound, named *content) {
 	var records []*record
 	ix.mu.Lock()
 	if run := ix.catalog.configs[found.config]; run != nil {
-		img.Digests = slices.Clone(run.all())
+		img.Digests = run.all()
 		records = slices.Clone(run.records)
 	}
 	ix.mu.Unlock()
@@ -65,10 +65,10 @@ func candidates(to []verifier.Candidate, records []*record, config image.Digest,
 			if len(to) >= verifier.MaxCandidates {
 				return
 			}
-			if rec.repository == "" || i > 0 && rec.repository == records[i-1].repository && rec.target == records[i-1].target {
+			if rec.named == 0 || i > 0 && rec.repository() == records[i-1].repository() && rec.target == records[i-1].target {
 				continue // no name, or another tag of the one before
 			}
-			c := verifier.Candidate{Repository: rec.repository, Digests: rec.target.to(config).offered}
+			c := verifier.Candidate{Repository: rec.repository(), Digests: rec.target.to(config).offered}
 			same := func(o verifier.Candidate) bool {
 				return o.Repository == c.Repository && slices.Equal(o.Digests, c.Digests)
 			}

@@ -18,6 +18,7 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/containerd/containerd/api/types"
@@ -57,7 +58,9 @@ type fake struct {
 	containers  map[string]*containersapi.Container
 	subscribers map[chan *types.Envelope]struct{}
 	pods        []*criapi.PodSandbox
-	ended       []string // containers that have exited
+	ended       []string        // containers that have exited
+	pinned      map[string]bool // records that are
+	contentRoot string          // of the content store on disk; empty: it is not told
 	stateDir    string
 	handlers    map[string]string
 }
@@ -84,6 +87,7 @@ func newFake(t *testing.T) *fake {
 		snapshots:   map[string]*snapshotsapi.Info{},
 		containers:  map[string]*containersapi.Container{},
 		subscribers: map[chan *types.Envelope]struct{}{},
+		pinned:      map[string]bool{},
 		stateDir:    filepath.Join(dir, "state"),
 		handlers:    map[string]string{"runc": "", "kata": "devmapper", "lazy": "stargz"},
 	}
@@ -117,6 +121,7 @@ func (f *fake) start() {
 	snapshotsapi.RegisterSnapshotsServer(server, fakeSnapshots{fake: f})
 	containersapi.RegisterContainersServer(server, fakeContainers{fake: f})
 	eventsapi.RegisterEventsServer(server, fakeEvents{fake: f})
+	introspectionapi.RegisterIntrospectionServer(server, fakeIntrospection{fake: f})
 	versionapi.RegisterVersionServer(server, fakeVersion{})
 	criapi.RegisterRuntimeServiceServer(server, fakeRuntime{fake: f})
 	f.server = server
@@ -353,7 +358,7 @@ func (f fakeImages) Get(_ context.Context, r *imagesapi.GetImageRequest) (*image
 	if !ok {
 		return nil, status.Error(codes.NotFound, "not found")
 	}
-	return &imagesapi.GetImageResponse{Image: imageOf(r.GetName(), target)}, nil
+	return &imagesapi.GetImageResponse{Image: f.imageOf(r.GetName(), target)}, nil
 }
 
 func (f fakeImages) List(context.Context, *imagesapi.ListImagesRequest) (*imagesapi.ListImagesResponse, error) {
@@ -361,13 +366,25 @@ func (f fakeImages) List(context.Context, *imagesapi.ListImagesRequest) (*images
 	defer f.mu.Unlock()
 	r := &imagesapi.ListImagesResponse{}
 	for _, name := range slices.Sorted(maps.Keys(f.records)) {
-		r.Images = append(r.Images, imageOf(name, f.records[name]))
+		r.Images = append(r.Images, f.imageOf(name, f.records[name]))
 	}
 	return r, nil
 }
 
-func imageOf(name string, target image.Digest) *imagesapi.Image {
-	return &imagesapi.Image{Name: name, Target: &types.Descriptor{Digest: string(target)}}
+// imageOf is a record as it is told; the lock is held.
+func (f *fake) imageOf(name string, target image.Digest) *imagesapi.Image {
+	i := &imagesapi.Image{Name: name, Target: &types.Descriptor{Digest: string(target)}}
+	if f.pinned[name] {
+		i.Labels = map[string]string{"io.cri-containerd.pinned": "pinned"}
+	}
+	return i
+}
+
+// pin sets whether a record is pinned, without an event.
+func (f *fake) pin(name string, pinned bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pinned[name] = pinned
 }
 
 type fakeContent struct {
@@ -468,6 +485,22 @@ func (f fakeEvents) Subscribe(r *eventsapi.SubscribeRequest, s eventsapi.Events_
 			return s.Context().Err()
 		}
 	}
+}
+
+type fakeIntrospection struct {
+	introspectionapi.UnimplementedIntrospectionServer
+	*fake
+}
+
+func (f fakeIntrospection) Plugins(_ context.Context, r *introspectionapi.PluginsRequest) (*introspectionapi.PluginsResponse, error) {
+	if want := "type==io.containerd.content.v1,id==content"; !slices.Equal(r.GetFilters(), []string{want}) {
+		return nil, status.Errorf(codes.InvalidArgument, "filters %q, want %q", r.GetFilters(), want)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &introspectionapi.PluginsResponse{Plugins: []*introspectionapi.Plugin{
+		{Type: "io.containerd.content.v1", ID: "content", Exports: map[string]string{"root": f.contentRoot}},
+	}}, nil
 }
 
 type fakeVersion struct {

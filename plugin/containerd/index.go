@@ -18,6 +18,9 @@ type Options struct {
 	// OnChange is told what newly appeared, and at the start all there is. It runs on the
 	// goroutine that keeps the index and must not block. nil: nobody is told.
 	OnChange func([]verifier.Candidate)
+	// OnRelist is told when all records were listed again. It runs where OnChange does and
+	// must not block. nil: nobody is told.
+	OnRelist func()
 	// Prefer tells a candidate that evidence is held about: of more candidates than are
 	// offered, such come first. It is called while the node waits, at worst for each image
 	// record there is, and must neither block nor keep what it is given. nil prefers none.
@@ -32,6 +35,7 @@ type Index struct {
 	client   *Client
 	relist   time.Duration
 	onChange func([]verifier.Candidate)
+	onRelist func()
 	prefer   func(verifier.Candidate) bool
 	log      *slog.Logger
 	retry    time.Duration
@@ -42,6 +46,7 @@ type Index struct {
 	mu       sync.Mutex
 	catalog  *catalog
 	ready    chan struct{} // closed while the index is current
+	store    *store        // Run's
 	settings Settings
 	// volumeDirs are the spellings of the folder of image volumes, containerd's own first.
 	volumeDirs []string
@@ -69,6 +74,7 @@ func NewIndex(client *Client, o Options) *Index {
 		client:   client,
 		relist:   o.Relist,
 		onChange: o.OnChange,
+		onRelist: o.OnRelist,
 		prefer:   o.Prefer,
 		log:      o.Log,
 		retry:    retryFaulty,
@@ -82,6 +88,9 @@ func NewIndex(client *Client, o Options) *Index {
 	}
 	if ix.onChange == nil {
 		ix.onChange = func([]verifier.Candidate) {}
+	}
+	if ix.onRelist == nil {
+		ix.onRelist = func() {}
 	}
 	if ix.log == nil {
 		ix.log = slog.Default()
@@ -100,12 +109,22 @@ func (ix *Index) Ready() bool {
 	}
 }
 
+// Wait waits until the index is current; false means that ctx ended before.
+func (ix *Index) Wait(ctx context.Context) bool {
+	select {
+	case <-ix.readiness():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Images returns every name on the node with the digests it leads to, for gathering
 // evidence ahead. Records that are no names are left out.
 func (ix *Index) Images() []verifier.Candidate {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	var out []verifier.Candidate
+	out := make([]verifier.Candidate, 0, len(ix.catalog.records))
 	for _, r := range ix.catalog.records {
 		out = append(out, r.candidates()...)
 	}

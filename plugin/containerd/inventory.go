@@ -7,7 +7,6 @@ import (
 	"io"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
-	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -22,26 +21,22 @@ type Pinned struct {
 	Digests []image.Digest // config, manifests and indexes; the config first
 }
 
-const pinnedFilter = `labels."io.cri-containerd.pinned"==pinned`
-
-// Pinned lists the images that CRI has pinned, which is none before the first pod.
-func (c *Client) Pinned(ctx context.Context) ([]Pinned, error) {
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	r, err := c.images.List(ctx, &imagesapi.ListImagesRequest{Filters: []string{pinnedFilter}})
-	if err != nil {
-		return nil, fmt.Errorf("list pinned images: %w", err)
-	}
+// Pinned are the images that CRI has pinned, which is none before the first pod, and none
+// while the index knows none.
+func (ix *Index) Pinned() ([]Pinned, error) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
 	var pinned []Pinned
-	for _, i := range r.GetImages() {
-		manifests, err := image.Resolve(ctx, c, image.Digest(i.GetTarget().GetDigest()))
-		if err != nil {
-			return nil, fmt.Errorf("resolve the pinned image %q: %w", clip(i.GetName()), err)
+	for name := range ix.catalog.pinned {
+		points := ix.catalog.named(name)
+		if points.fault != "" {
+			ix.want(wish{target: points.digest})
+			return nil, fmt.Errorf("the pinned image %q: %s", clip(name), points.fault)
 		}
-		p := Pinned{Name: i.GetName()}
-		for _, m := range manifests {
-			p.Digests = append(p.Digests, m.Config)
-			p.Digests = append(p.Digests, m.Digests...)
+		p := Pinned{Name: name}
+		for _, w := range points.ways {
+			p.Digests = append(p.Digests, w.config)
+			p.Digests = append(p.Digests, w.digests...)
 		}
 		pinned = append(pinned, p)
 	}

@@ -91,7 +91,7 @@ func (ix *Index) started(chain image.Digest, args argsSum) []bound {
 	defer ix.mu.Unlock()
 	var found []bound
 	for _, run := range ix.catalog.chains[chain] {
-		if run.args == args {
+		if run.args() == args {
 			found = append(found, bound{config: run.config, points: run.records[0].target.content})
 		}
 	}

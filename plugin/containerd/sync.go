@@ -30,7 +30,8 @@ const (
 	// strangers' indexes can list hundreds of blobs, and one small pull can outdate many.
 	renewPause = 50 * time.Millisecond
 
-	// resolvers is how many targets are resolved at once when all is listed.
+	// resolvers is how many targets are resolved at once when all is listed and containerd
+	// is asked for their blobs.
 	resolvers = 8
 )
 
@@ -88,6 +89,7 @@ func (ix *Index) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ix.store = newStore(ctx, ix.client)
 	if err := ix.list(ctx); err != nil {
 		return err
 	}
@@ -126,6 +128,7 @@ func (ix *Index) keep(ctx context.Context, broken <-chan error) error {
 		case <-again.C:
 			err = ix.list(ctx)
 			again.Reset(ix.relist)
+			ix.onRelist()
 		case <-renew:
 			err = ix.renew(ctx)
 			rested = time.Now().Add(renewPause)
@@ -203,6 +206,7 @@ func (ix *Index) list(ctx context.Context) error {
 		if r := ix.catalog.put(e.name, points); r != nil {
 			news = append(news, r)
 		}
+		ix.catalog.pin(e)
 	}
 	for name := range ix.catalog.records {
 		if _, ok := there[name]; !ok {
@@ -243,10 +247,10 @@ func (ix *Index) resolveAll(ctx context.Context, entries []entry) (map[image.Dig
 	defer cancel(nil)
 	var mu sync.Mutex
 	var workers sync.WaitGroup
-	for range min(resolvers, len(unknown)) {
+	for range min(ix.store.workers(), len(unknown)) {
 		workers.Go(func() {
 			for d := range todo {
-				points, err := resolve(ctx, ix.client, d)
+				points, err := resolve(ctx, ix.store, d)
 				if err != nil {
 					cancel(err)
 					return
@@ -278,12 +282,13 @@ func (ix *Index) refresh(ctx context.Context, name string) error {
 	}
 	points := ix.content(e.target)
 	if points == nil {
-		if points, err = resolve(ctx, ix.client, e.target); err != nil {
+		if points, err = resolve(ctx, ix.store, e.target); err != nil {
 			return err
 		}
 	}
 	ix.mu.Lock()
 	r := ix.catalog.put(name, points)
+	ix.catalog.pin(e)
 	ix.catalog.outdate(e.target) // what was not all there may be there now
 	ix.mu.Unlock()
 	if r != nil {
@@ -299,8 +304,8 @@ func (ix *Index) fulfil(ctx context.Context, w wish) error {
 	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if t := ix.catalog.targets[w.target]; t != nil && time.Since(t.tried) >= ix.retry {
-		t.tried = time.Now()
+	if c := ix.catalog; c.targets[w.target] != nil && time.Since(c.tried[w.target]) >= ix.retry {
+		c.tried[w.target] = time.Now()
 		ix.catalog.outdate(w.target)
 	}
 	return nil
@@ -325,7 +330,7 @@ func (ix *Index) renew(ctx context.Context) error {
 
 // reread resolves a target anew, for all records that point to it.
 func (ix *Index) reread(ctx context.Context, d image.Digest) error {
-	points, err := resolve(ctx, ix.client, d)
+	points, err := resolve(ctx, ix.store, d)
 	if err != nil {
 		return err
 	}
@@ -341,15 +346,17 @@ func (ix *Index) reread(ctx context.Context, d image.Digest) error {
 
 // tell reports new records. A record is only changed under the lock, and by this goroutine.
 func (ix *Index) tell(news []*record) {
+	type offer struct { // what different records offer alike
+		repository string
+		points     *content
+	}
 	var told []verifier.Candidate
-	seen := map[string]struct{}{}
+	seen := map[offer]struct{}{}
 	for _, r := range news {
-		for _, c := range r.candidates() {
-			key := fmt.Sprint(c)
-			if _, ok := seen[key]; !ok {
-				seen[key] = struct{}{}
-				told = append(told, c)
-			}
+		key := offer{r.repository(), r.target.content}
+		if _, ok := seen[key]; !ok {
+			seen[key] = struct{}{}
+			told = append(told, r.candidates()...)
 		}
 	}
 	if len(told) > 0 {
