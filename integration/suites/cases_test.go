@@ -52,11 +52,11 @@ func TestEveryCaseOfTheTableIsDecidedOnTheNodeAsItSays(t *testing.T) {
 					continue
 				}
 				ran++
-				f.sub(c.Name, func(t *testing.T, f *fixture) { f.decideCase(t, c, action) })
+				f.sub(c.Name, func(t *testing.T, f *fixture) { f.decideCase(t, c, action, replace) })
 			}
 			t.Logf("%d cases ran", ran)
-			if ran == 0 {
-				t.Error("no case ran")
+			if least := map[string]int{"deny": 200, "allow": 60}[action]; ran < least {
+				t.Errorf("%d cases ran, want %d at least", ran, least)
 			}
 		})
 	}
@@ -74,8 +74,12 @@ func (f *fixture) tableImages() func(string) string {
 	if single.Digest != indexed.Manifest || single.Config != twin.Config || single.Digest == twin.Digest {
 		f.Fatalf("the images are not what the table needs: %+v %+v %+v", indexed, single, twin)
 	}
-	return strings.NewReplacer(symIndex, indexed.Digest, symManifest, single.Digest, symConfig, single.Config,
-		symOther, other.Digest, symOtherConfig, other.Config, symTwin, twin.Digest).Replace
+	pairs := []string{symIndex, indexed.Digest, symManifest, single.Digest, symConfig, single.Config,
+		symOther, other.Digest, symOtherConfig, other.Config, symTwin, twin.Digest}
+	for _, text := range pairs { // some cases shout
+		pairs = append(pairs, strings.ToUpper(text))
+	}
+	return strings.NewReplacer(pairs...).Replace
 }
 
 // notOnANode says why a case is of gates without a node.
@@ -99,7 +103,7 @@ func notOnANode(c cases.Case) string {
 // taggedForANode tells tags that a node resolves as well as any.
 func taggedForANode(name string) bool { return strings.Contains(name, ":") }
 
-func (f *fixture) decideCase(t *testing.T, c cases.Case, action string) {
+func (f *fixture) decideCase(t *testing.T, c cases.Case, action string, replace func(string) string) {
 	manifests, err := c.Manifests(time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +112,7 @@ func (f *fixture) decideCase(t *testing.T, c cases.Case, action string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := node.WritePolicy("case.yaml", string(manifests)); err != nil {
+	if err := node.WritePolicy("case.yaml", replace(string(manifests))); err != nil {
 		t.Fatal(err)
 	}
 	if err := node.Start(f.ctx); err != nil {
