@@ -51,9 +51,36 @@ $(TOOLS)/runc: $(call pins,runc)
 # Clients parse the version, and k8s.io/kubernetes does not know its own.
 kube_version = $(shell awk '$$2 == "k8s.io/kubernetes" { print $$3 }' integration/tools/kubernetes/go.mod)
 version_package := k8s.io/component-base/version
+kube_ldflags = -s -w -X $(version_package).gitVersion=$(kube_version) -X $(version_package).gitMajor=1 -X $(version_package).gitMinor=$(word 2,$(subst ., ,$(kube_version)))
+# Not the whole family: the kubelet is needed by every suite, the rest by those of a cluster.
+kube_build = mkdir -p $(TOOLS) && echo "tools: building $(1)" && cd integration/tools/kubernetes && \
+	GOFLAGS= GOWORK=off $(GO) build -trimpath -ldflags '$(kube_ldflags)' -o $(CURDIR)/$(TOOLS)/ $(addprefix k8s.io/kubernetes/cmd/,$(1)) && \
+	cd $(CURDIR)/$(TOOLS) && touch $(1) && echo "tools: $(1) built"
+
 $(TOOLS)/kubelet: $(call pins,kubernetes)
-	@integration/tools/build kubernetes $(TOOLS) '-X $(version_package).gitVersion=$(kube_version) -X $(version_package).gitMajor=1 -X $(version_package).gitMinor=$(word 2,$(subst ., ,$(kube_version)))'
+	@$(call kube_build,kubelet)
+
+# What a cluster has beside a node. Not among the tools yet: it takes minutes more.
+.PHONY: cluster-tools
+cluster-tools: tools $(TOOLS)/kube-apiserver $(TOOLS)/etcd $(TOOLS)/cni/bridge ## kube-apiserver and the rest of a cluster, into bin/tools (minutes, once)
+
+control_plane := kube-apiserver kube-controller-manager kube-scheduler
+
+$(TOOLS)/kube-apiserver: $(call pins,kubernetes)
+	@$(call kube_build,$(control_plane))
+
+$(TOOLS)/etcd: $(call pins,etcd) integration/tools/etcd/main.go
+	@CGO_ENABLED=0 integration/tools/build etcd $(TOOLS)
 	@touch $@
+
+$(TOOLS)/cni/bridge: $(call pins,cni)
+	@CGO_ENABLED=0 integration/tools/build cni $(TOOLS)/cni
+	@touch $@
+
+.PHONY: cluster-test
+cluster-test: build cluster-tools ## the harness's tests of a whole cluster (root)
+	$(GO) vet -tags cluster ./integration/harness
+	HORKOS_INTEGRATION=required HORKOS_CLUSTER=required $(GO) test -tags cluster -race -v -count=1 -timeout 15m -run 'Cluster|ControlPlane' ./integration/harness
 
 $(TOOLS)/staticcheck: $(call pins,lint)
 	@integration/tools/build lint $(TOOLS)

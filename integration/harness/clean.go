@@ -20,7 +20,8 @@ import (
 
 // programs are the only ones that clean ends because of their command line: an
 // editor or a pager that has a file of the run open is nobody's leftover.
-var programs = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc", "runtime", "kubelet", "horkos-node"}
+var programs = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc", "runtime", "kubelet", "horkos-node",
+	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
 
 const cleanTimeout = 20 * time.Second
 
@@ -31,7 +32,7 @@ func clean(dir string) error {
 	errs = append(errs, until(cleanTimeout, func() error { return killProcesses(dir) }))
 	errs = append(errs, until(cleanTimeout, func() error { return unmountAll(dir) }))
 	errs = append(errs, until(cleanTimeout, func() error { return removeCgroups(filepath.Base(dir)) }))
-	errs = append(errs, removeSockets(dir), undo(dir))
+	errs = append(errs, removeSockets(dir), removeNetwork(dir), undo(dir))
 	if err := errors.Join(errs...); err != nil {
 		return err // the folder is kept, so that a later run can try again
 	}

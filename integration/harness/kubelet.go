@@ -23,20 +23,26 @@ const (
 // KubeletOptions say what a kubelet works on.
 type KubeletOptions struct {
 	Containerd *Containerd
+
+	// ControlPlane is what the kubelet registers with, as NodeName. Nil: it is standalone.
+	ControlPlane *ControlPlane
+	Network      *Network // with a ControlPlane: the node's address is the bridge's
 }
 
-// Kubelet is a standalone kubelet: it knows no API server and runs static pods.
+// Kubelet is a kubelet. Standalone it knows no API server and runs static pods; else it is
+// a node of a cluster.
 type Kubelet struct {
 	*Service
 
-	Dir    string // everything of it is in it
-	PodDir string // the manifests of static pods
+	Dir        string // everything of it is in it
+	PodDir     string // the manifests of static pods
+	Kubeconfig string // of the node; empty when standalone
 
 	readOnlyPort int
 }
 
-// StartKubelet starts a standalone kubelet and waits until it says that it is healthy.
-// The run ends it, and its pods with it.
+// StartKubelet starts a kubelet and waits until it says that it is healthy; that its node
+// is ready comes later. The run ends it, and its pods with it.
 func (r *Run) StartKubelet(ctx context.Context, options KubeletOptions) (*Kubelet, error) {
 	k, err := r.newKubelet(options)
 	if err != nil {
@@ -72,7 +78,14 @@ func (r *Run) newKubelet(options KubeletOptions) (*Kubelet, error) {
 	if err := makeCgroup(cgroup); err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(kubeletConfiguration(k, options.Containerd.Address, "/"+cgroup, ports))
+	settings := kubeletConfiguration(k, options.Containerd.Address, "/"+cgroup, ports)
+	var flags []string
+	if options.ControlPlane != nil {
+		if flags, err = k.join(options, settings); err != nil {
+			return nil, err
+		}
+	}
+	config, err := json.Marshal(settings)
 	if err != nil {
 		return nil, err
 	}
@@ -80,13 +93,13 @@ func (r *Run) newKubelet(options KubeletOptions) (*Kubelet, error) {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, err
 	}
-	argv := []string{
+	argv := append([]string{
 		r.tool("kubelet"),
 		"--config=" + file,
 		"--root-dir=" + filepath.Join(dir, "root"),
 		"--cert-dir=" + filepath.Join(dir, "certs"),
 		"--hostname-override=" + NodeName,
-	}
+	}, flags...)
 	health := fmt.Sprintf("http://127.0.0.1:%d/healthz", ports[2])
 	k.Service = &Service{
 		name: filepath.Base(dir) + " (kubelet)",
@@ -135,6 +148,29 @@ func kubeletConfiguration(k *Kubelet, containerd, cgroup string, ports []int) ma
 	}
 }
 
+// join makes the settings those of a node of a cluster, as kubeadm has them, and returns
+// the flags for that.
+func (k *Kubelet) join(options KubeletOptions, settings map[string]any) ([]string, error) {
+	var err error
+	if k.Kubeconfig, err = options.ControlPlane.NodeKubeconfig(k.Dir, NodeName); err != nil {
+		return nil, err
+	}
+	settings["authentication"] = map[string]any{
+		"anonymous": map[string]any{"enabled": false},
+		"webhook":   map[string]any{"enabled": true},
+		"x509":      map[string]any{"clientCAFile": options.ControlPlane.file("ca.crt")},
+	}
+	settings["authorization"] = map[string]any{"mode": "Webhook"}
+	settings["syncFrequency"] = "5s" // not a minute until a mirror pod is tried again
+	flags := []string{"--kubeconfig=" + k.Kubeconfig}
+	if options.Network != nil {
+		address := options.Network.Gateway.String()
+		settings["address"] = address // where the API server asks for logs
+		flags = append(flags, "--node-ip="+address)
+	}
+	return flags, nil
+}
+
 // WriteStaticPod puts the manifest of a static pod, JSON or YAML, in place.
 func (k *Kubelet) WriteStaticPod(name string, manifest []byte) error {
 	return writeAtomically(filepath.Join(k.PodDir, name), manifest)
@@ -156,8 +192,9 @@ type ContainerState struct {
 }
 
 // Containers are the states of the containers the kubelet looks after, those of init
-// containers among them, by namespace/pod/container. Standalone, a pod's name ends in
-// "-" and NodeName.
+// containers among them, by namespace/pod/container. A static pod's name ends in "-" and
+// NodeName. In a cluster the state of a static pod is that of its mirror: while the API
+// server is away it is not known here.
 func (k *Kubelet) Containers(ctx context.Context) (map[string]ContainerState, error) {
 	body, err := get(ctx, http.DefaultClient, fmt.Sprintf("http://127.0.0.1:%d/pods", k.readOnlyPort))
 	if err != nil {
