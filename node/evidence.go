@@ -83,6 +83,9 @@ func (n *Node) sweepOnChange(ctx context.Context) error {
 			return ctx.Err()
 		case <-n.swept:
 		case <-tick.C:
+			if !n.fetcher.Due() { // going through all images takes memory
+				continue
+			}
 		}
 		n.sweep(n.running(ctx))
 		n.soonRest()

@@ -136,7 +136,11 @@ func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace s
 				}
 				spent[a.Namespace]++
 			}
-			ev.Remember(a.Namespace, key.Key, env, verify(key.Key, env))
+			out := verify(key.Key, env)
+			if out.Statement != nil && out.Statement.Identity == q.Identity {
+				out.Statement.Identity = q.Identity // one text in memory and not two, for every image of a node
+			}
+			ev.Remember(a.Namespace, key.Key, env, out)
 			more = true
 			return true
 		})

@@ -102,6 +102,19 @@ func (m *Memory) Due(q Question, revision string) bool {
 	return e == nil || now >= e.again || (e.clipped && e.revision != revision)
 }
 
+// anyDue tells whether anything that was asked once is worth asking now.
+func (m *Memory) anyDue(revision string) bool {
+	now := m.elapsed()
+	m.answers.mu.RLock()
+	defer m.answers.mu.RUnlock()
+	for _, e := range m.answers.by {
+		if now >= e.again || (e.clipped && e.revision != revision) {
+			return true
+		}
+	}
+	return false
+}
+
 // put keeps what a source answered at a time read.
 func (m *Memory) put(r *Record, read time.Duration) {
 	now := m.elapsed()

@@ -92,6 +92,9 @@ func NewFetcher(o FetcherOptions) *Fetcher {
 
 func (f *Fetcher) due(q Question) bool { return f.options.Store.memory.Due(q, f.options.Revision()) }
 
+// Due tells whether a sweep could find anything that is not fresh any more.
+func (f *Fetcher) Due() bool { return f.options.Store.memory.anyDue(f.options.Revision()) }
+
 // Want has questions answered soon, for a namespace that waits for them; empty for the
 // node itself. It does not wait.
 func (f *Fetcher) Want(namespace string, questions []Question) {

@@ -328,6 +328,23 @@ func TestAPanicWhileVerifyingEndsNothing(t *testing.T) {
 	})
 }
 
+func TestASweepIsDueWhenAnAnswerIsNotFreshAnyMore(t *testing.T) {
+	fetch(t, Terms{Fresh: time.Minute}, attests(1), func(t *testing.T, f *fetching) {
+		if f.Due() {
+			t.Error("due though nothing was asked")
+		}
+		if err := f.Ask(t.Context(), []Question{about(1), about(2)}); err != nil {
+			t.Fatal(err)
+		}
+		if time.Sleep(time.Minute - 1); f.Due() {
+			t.Error("due though all is fresh")
+		}
+		if time.Sleep(1); !f.Due() {
+			t.Error("not due though nothing is fresh")
+		}
+	})
+}
+
 func TestAskEndsWithItsContext(t *testing.T) {
 	fetch(t, Terms{Fresh: time.Minute}, hangs, func(t *testing.T, f *fetching) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
