@@ -114,6 +114,8 @@ func TestASourceThatMisbehavesAdmitsNothingAndHoldsUpNothing(t *testing.T) {
 			if does == nil {
 				does = webtest.Forges(image.Identity{Repository: img.Repository, Digest: image.Digest(img.Digest)}, 300)
 			}
+			forged := webtest.Object(image.Identity{Repository: img.Repository, Digest: image.Digest(img.Digest)}, 1)
+			server.Put(image.Digest(img.Digest), forged) // what is there to be repeated, or told too late
 			server.Do(does)
 			defer server.Release()
 			f.refused(pod, harness.ContainerConfig{Image: img.ByDigest()}, "is not attested")

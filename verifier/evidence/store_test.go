@@ -467,6 +467,33 @@ func TestWhatIsWithdrawnGoesFromAFullDiskToo(t *testing.T) {
 	}
 }
 
+func TestAReadOnlyFolderIsReadAndItsTroubleTold(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("needs root: %v", err)
+	}
+	defer func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }()
+	s := stored(t, dir, testTime)
+	s.Put(*holding(about(1), 1))
+	s.flush()
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	again := reopened(t, dir, testTime)
+	again.Put(*holding(about(2), 1))
+	again.flush()
+	if !knows(again, 1) || !knows(again, 2) || !strings.Contains(again.Problem(), "read-only") {
+		t.Errorf("known %v and %v, problem %q", knows(again, 1), knows(again, 2), again.Problem())
+	}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""); err != nil {
+		t.Fatal(err)
+	}
+	again.flush()
+	if !knows(reopened(t, dir, testTime), 2) || again.Problem() != "" {
+		t.Errorf("it can be written again, and: %q", again.Problem())
+	}
+}
+
 func TestAFileThatCannotBeRemovedIsRemovedLater(t *testing.T) {
 	dir := t.TempDir()
 	s := stored(t, dir, testTime)
