@@ -20,6 +20,7 @@ import (
 	"github.com/horkos/horkos/audit"
 	"github.com/horkos/horkos/gate"
 	"github.com/horkos/horkos/plugin"
+	"github.com/horkos/horkos/state"
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/source"
 )
@@ -80,7 +81,7 @@ func (c *Config) Load(path string) error {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
 	defer f.Close()
-	data, err := readAtMost(f, maxConfig)
+	data, err := state.ReadAtMost(f, maxConfig)
 	if err == nil {
 		err = c.parse(data)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/gate"
+	"github.com/horkos/horkos/state"
 )
 
 // floorInterval is how often the floor file is looked at.
@@ -65,7 +66,7 @@ func (f *floorFile) Problem() string {
 
 // load puts what is in the file in force.
 func (f *floorFile) load() error {
-	file, err := openOwned(f.path)
+	file, _, err := state.OpenOwned(f.path)
 	if err != nil {
 		return fmt.Errorf("open the floor: %w", err)
 	}
@@ -74,7 +75,7 @@ func (f *floorFile) load() error {
 	if err != nil {
 		return fmt.Errorf("read the floor: %w", err)
 	}
-	data, err := readAtMost(file, gate.MaxFloorBytes)
+	data, err := state.ReadAtMost(file, gate.MaxFloorBytes)
 	if err != nil {
 		return fmt.Errorf("read the floor: %w", err)
 	}

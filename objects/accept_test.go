@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/state"
 )
 
 // kept is what an operator's command sees.
@@ -254,7 +255,7 @@ func TestWhatACommandIsToldOfTheStateFolder(t *testing.T) {
 	}
 	b.accepts(hash)
 	info, err := os.Stat(filepath.Join(b.state, acceptName))
-	if err != nil || info.Mode().Perm() != 0o600 || checkOwner(info) != nil {
+	if err != nil || info.Mode().Perm() != 0o600 || state.CheckOwner(info) != nil {
 		t.Errorf("the acceptance: %v, %v", info, err)
 	}
 	b.must(os.Chown(b.state, nobody, 0))

@@ -13,7 +13,7 @@ type content struct {
 	objects  []crds.Object
 	bytes    int    // of the file, or of its objects as JSON where that is more
 	fault    string // why there are no objects; empty when the file could be read
-	notOwned bool   // the fault is errNotOwned
+	notOwned bool   // the fault is state.ErrNotOwned
 	read     time.Time
 	since    time.Time // when the file was first seen as it is
 	whole    bool      // it is not being written in place: what it lost, it was meant to lose

@@ -2,7 +2,6 @@ package objects
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -34,12 +33,6 @@ func stampOf(info os.FileInfo) stamp {
 // errMoving is the error of reading a file that somebody is writing.
 var errMoving = errors.New("is being written")
 
-// errNotOwned is in the chain of an error about a file that others than root may have written.
-var errNotOwned = state.ErrNotOwned
-
-// checkOwner holds an opened file or folder to what the daemon can believe.
-func checkOwner(info os.FileInfo) error { return state.CheckOwner(info) }
-
 // openRegular opens a regular file, one of root's alone where owned asks for that.
 func openRegular(path string, owned bool) (*os.File, os.FileInfo, error) {
 	if owned {
@@ -56,7 +49,7 @@ func readFile(path string, limit int, owned bool) ([]byte, stamp, error) {
 		return nil, stamp{}, withoutPath(err)
 	}
 	defer f.Close()
-	data, err := readAtMost(f, limit)
+	data, err := state.ReadAtMost(f, limit)
 	if err != nil {
 		return nil, stampOf(before), err
 	}
@@ -77,5 +70,3 @@ func withoutPath(err error) error {
 	}
 	return err
 }
-
-func readAtMost(r io.Reader, limit int) ([]byte, error) { return state.ReadAtMost(r, limit) }

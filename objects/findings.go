@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/horkos/horkos/state"
 )
 
 // findings are what a folder holds, as of the last look and whether believed or not.
@@ -42,7 +44,7 @@ func (f *findings) look(now time.Time) (changed bool, moving []string) {
 	stamps, err := list(f.dir, f.owned)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !missing {
-		return f.setTrouble(err.Error(), errors.Is(err, errNotOwned)), nil
+		return f.setTrouble(err.Error(), errors.Is(err, state.ErrNotOwned)), nil
 	}
 	changed = missing != f.missing
 	f.missing = missing
@@ -133,7 +135,7 @@ func (f *findings) read(name string, s stamp) (content, stamp) {
 	case errors.Is(err, fs.ErrNotExist):
 		return content{}, stamp{}
 	case err != nil:
-		return content{fault: err.Error(), notOwned: errors.Is(err, errNotOwned)}, s
+		return content{fault: err.Error(), notOwned: errors.Is(err, state.ErrNotOwned)}, s
 	}
 	return decode(data, path, f.left), now
 }

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/state"
 )
 
 // FolderOptions say which folder to follow and how.
@@ -104,7 +105,7 @@ func checkState(dir string, owned bool) error {
 		return err
 	}
 	if owned {
-		if err := checkOwner(info); err != nil {
+		if err := state.CheckOwner(info); err != nil {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 	}

@@ -79,7 +79,7 @@ func readKept(dir string, owned bool) (h held, absent bool, err error) {
 		return nil, false, err
 	}
 	defer f.Close()
-	text, err := readAtMost(f, maxKeptBytes)
+	text, err := state.ReadAtMost(f, maxKeptBytes)
 	if err != nil {
 		return nil, false, err
 	}

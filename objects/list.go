@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/horkos/horkos/state"
 )
 
 // list stats the files of a folder that may hold objects, by name. Links are followed.
@@ -23,7 +25,7 @@ func list(dir string, owned bool) (map[string]stamp, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := checkOwner(info); err != nil {
+		if err := state.CheckOwner(info); err != nil {
 			return nil, fmt.Errorf("%s: %w", dir, err)
 		}
 	}

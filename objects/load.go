@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/state"
 )
 
 // Load reads files and folders of manifests once; "-" is standard input. Whoever owns
@@ -74,7 +75,7 @@ func (l *loader) stream(r io.Reader) {
 	if _, ok := l.contents[name]; ok {
 		return
 	}
-	data, err := readAtMost(r, max(l.left.bytes, 0))
+	data, err := state.ReadAtMost(r, max(l.left.bytes, 0))
 	if err != nil {
 		l.add(name, content{fault: err.Error()})
 		return

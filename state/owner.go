@@ -71,14 +71,18 @@ func open(path string, check func(os.FileInfo) error) (*os.File, os.FileInfo, er
 	return f, info, nil
 }
 
-// ReadOwned reads what OpenOwned opens, at most limit bytes of it.
+// ReadOwned reads what OpenOwned opens; more than limit bytes are an error. Its errors name the path.
 func ReadOwned(path string, limit int) ([]byte, error) {
 	f, _, err := OpenOwned(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return ReadAtMost(f, limit)
+	data, err := ReadAtMost(f, limit)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return data, nil
 }
 
 // ReadAtMost reads all there is; more than limit bytes are an error.

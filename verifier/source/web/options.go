@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"strconv"
@@ -83,7 +82,7 @@ func port(u *url.URL) string {
 }
 
 func readRoots(path string) (*x509.CertPool, error) {
-	data, err := readOwned(path, maxCA)
+	data, err := state.ReadOwned(path, maxCA)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +95,7 @@ func readRoots(path string) (*x509.CertPool, error) {
 
 // readToken gives what is in a file, without blanks around it. No error quotes it.
 func readToken(path string) (string, error) {
-	data, err := readOwned(path, maxToken)
+	data, err := state.ReadOwned(path, maxToken)
 	if err != nil {
 		return "", err
 	}
@@ -108,21 +107,4 @@ func readToken(path string) (string, error) {
 		return "", fmt.Errorf("%s: want one token, of printable characters without blanks", path)
 	}
 	return token, nil
-}
-
-// readOwned reads a file that belongs to root and that nobody else may write.
-func readOwned(path string, limit int64) ([]byte, error) {
-	f, _, err := state.OpenOwned(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is over %d bytes", path, limit)
-	}
-	return data, nil
 }

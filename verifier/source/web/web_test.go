@@ -544,7 +544,7 @@ func TestATokenThatCannotBeReadIsAFailureThatDoesNotQuoteIt(t *testing.T) {
 		"empty":          {file(t, " \n"), "is empty"},
 		"two lines":      {file(t, "secret\nsecret"), "want one token"},
 		"not ASCII":      {file(t, "secret\u00e9"), "want one token"},
-		"over the limit": {file(t, strings.Repeat("secret--", maxToken/8)+"x"), "is over"},
+		"over the limit": {file(t, strings.Repeat("secret--", maxToken/8)+"x"), "more than 8192 bytes"},
 		"of all":         {file(t, "secret"), "may be written by others"},
 		"of another":     {file(t, "secret"), "does not belong to root"},
 	}
@@ -650,7 +650,7 @@ func TestAFileOfAuthoritiesIsReadAtStart(t *testing.T) {
 	}{
 		"missing":                       {Options{URL: url, CAFile: "/nowhere/ca.pem"}, "caFile: open /nowhere/ca.pem"},
 		"no PEM":                        {Options{URL: url, CAFile: file(t, "x")}, "holds no certificate in PEM"},
-		"over the limit":                {Options{URL: url, CAFile: file(t, strings.Repeat("x", maxCA+1))}, "is over 1048576 bytes"},
+		"over the limit":                {Options{URL: url, CAFile: file(t, strings.Repeat("x", maxCA+1))}, "more than 1048576 bytes"},
 		"for http":                      {Options{URL: "http://localhost", CAFile: file(t, string(webtest.NewTLS(t).CA()))}, "caFile: it is for https"},
 		"a token for http to elsewhere": {Options{URL: "http://attestations.example.com", Insecure: true, TokenFile: "x"}, "tokenFile: a token is sent by https only"},
 	} {
