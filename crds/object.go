@@ -90,6 +90,16 @@ type Set struct {
 	// Stale is not empty when this is the last set that was good, kept in force because
 	// what came after it cannot be believed; it says why.
 	Stale string
+
+	// Unknown is not nil when what the origin holds is not known, or not any more. Its
+	// objects can restrict; nothing is allowed because of them, or because there are none.
+	Unknown *Unknown
+}
+
+// Unknown says why nobody can tell what an origin holds.
+type Unknown struct {
+	Expired bool // it was known, too long ago
+	Message string
 }
 
 // Fault is a part of an origin that cannot be read.

@@ -80,6 +80,14 @@ func (j *judgement) layer(l *judgedLayer, c Candidate) verdict {
 		j.checks = append(j.checks, Check{Result: Misconfigured, Reason: ObjectMalformed, Layer: l.Name, Detail: l.Fault, Decides: true})
 		return verdict{Misconfigured, ObjectMalformed, true}
 	}
+	if l.Unknown != nil {
+		reason := PoliciesNotSynced
+		if l.Unknown.Expired {
+			reason = PoliciesExpired
+		}
+		j.checks = append(j.checks, Check{Result: Unresolved, Reason: reason, Layer: l.Name, Detail: clip(l.Unknown.Message, 500), Decides: true})
+		return verdict{Unresolved, reason, true}
+	}
 	broken := l.Best && malformed(l.policies)
 	all := verdict{result: Allowed, reason: Attested}
 	for _, p := range l.policies {

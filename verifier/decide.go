@@ -131,10 +131,10 @@ func (j *judgement) judge(d *ImageDecision) {
 	for i := range j.layers {
 		l, exemptions := j.applies(&j.layers[i])
 		j.checks = append(j.checks, exemptions...)
-		if len(exemptions) > 0 || l.Fault != "" || enforcing(l.policies) {
+		if len(exemptions) > 0 || !l.Judges() || enforcing(l.policies) {
 			inForce = true
 		}
-		if l.Fault != "" || len(l.policies) > 0 {
+		if !l.Judges() || len(l.policies) > 0 {
 			judged = append(judged, l)
 			size += l.size()
 		}
@@ -211,7 +211,7 @@ func (l *judgedLayer) size() int {
 // No allowlist cures what cannot be understood.
 func (j *judgement) applies(l *policy.Layer) (judgedLayer, []Check) {
 	policies := l.About(j.name)
-	if by, reports, ok := l.Exempts(j.name); ok && l.Fault == "" && !malformed(policies) {
+	if by, reports, ok := l.Exempts(j.name); ok && l.Judges() && !malformed(policies) {
 		var rest []*policy.Policy
 		if !reports {
 			rest = slices.DeleteFunc(slices.Clone(policies), func(p *policy.Policy) bool { return p.Enforcement == policy.Enforce })

@@ -292,6 +292,10 @@ func TestOriginsStandForThemselves(t *testing.T) {
 		s.Faults = []crds.Fault{{Source: "broken.yaml", Namespaces: namespaces, Message: "does not parse"}}
 		return s
 	}
+	unknown := func(s crds.Set, expired bool) crds.Set {
+		s.Unknown = &crds.Unknown{Expired: expired, Message: "the API server was not reached yet"}
+		return s
+	}
 	id := cart(1)
 	by := func(signers ...signer) []evidence.Attestation {
 		var all []evidence.Attestation
@@ -320,6 +324,11 @@ func TestOriginsStandForThemselves(t *testing.T) {
 		{"a part of the folder that spoke of another namespace does not", []crds.Set{fault(policyOf(crds.Folder, f), []string{"other"})}, by(f), verifier.Allowed, verifier.Attested},
 		{"a part of the folder that spoke of none does not", []crds.Set{fault(policyOf(crds.Folder, f), []string{})}, by(f), verifier.Allowed, verifier.Attested},
 		{"no allowlist cures what cannot be read", []crds.Set{fault(set(t, crds.Folder, allowlist("registry.example.com/shop/*")), nil)}, by(), verifier.Misconfigured, verifier.ObjectMalformed},
+		{"a cluster that is not known allows nothing", []crds.Set{policyOf(crds.Folder, f), unknown(crds.Set{Origin: crds.Cluster}, false)}, by(f), verifier.Unresolved, verifier.PoliciesNotSynced},
+		{"nor does one of which a part is known", []crds.Set{unknown(policyOf(crds.Cluster, c, allowlist("*")), false)}, by(c), verifier.Unresolved, verifier.PoliciesNotSynced},
+		{"nor one that was known too long ago", []crds.Set{unknown(policyOf(crds.Cluster, c), true)}, by(c), verifier.Unresolved, verifier.PoliciesExpired},
+		{"what the folder denies is denied though the cluster is not known", []crds.Set{policyOf(crds.Folder, f), unknown(crds.Set{Origin: crds.Cluster}, false)}, by(), verifier.Denied, verifier.NotAttested},
+		{"a revocation of a cluster that expired still holds", []crds.Set{unknown(set(t, crds.Cluster, revocation("r", id.Digest)), true)}, by(c), verifier.Denied, verifier.ImageRevoked},
 		{"the other origin does not cure what cannot be read", []crds.Set{fault(crds.Set{Origin: crds.Folder}, nil), policyOf(crds.Cluster, c)}, by(c), verifier.Misconfigured, verifier.ObjectMalformed},
 	}
 	for _, tt := range tests {

@@ -91,7 +91,7 @@ func (d *ImageDecision) why() string {
 	}
 	is := " is not attested: "
 	switch d.Reason {
-	case ImageRevoked, NoPolicy, ImageUnbound: // nobody looked for attestations
+	case ImageRevoked, NoPolicy, ImageUnbound, PoliciesNotSynced, PoliciesExpired: // nobody looked for attestations
 		is = " is refused: "
 	}
 	var whys []string
@@ -196,6 +196,8 @@ func (d *ImageDecision) Advice() string {
 		return "It is tried again"
 	case SourceUnavailable, EvidenceExpired:
 		return "It is asked again; whoever keeps the node has to see that the source of attestations can be reached"
+	case PoliciesNotSynced, PoliciesExpired:
+		return "It is tried again; whoever keeps the node has to see that it reaches the API server: horkos status"
 	case TagNotResolved:
 		return "Write repository@sha256:... in place of the tag"
 	case ObjectMalformed, AuthorityNotFound, NoSource:

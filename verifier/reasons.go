@@ -65,6 +65,8 @@ const (
 	EvidenceExpired    Reason = "EvidenceExpired"    // what a source said last is too old to be used
 	ImageUnbound       Reason = "ImageUnbound"       // the claim could not be tied to what runs
 	TagNotResolved     Reason = "TagNotResolved"     // a tag, and no node to ask what it means
+	PoliciesNotSynced  Reason = "PoliciesNotSynced"  // what the cluster holds was never known here
+	PoliciesExpired    Reason = "PoliciesExpired"    // what the cluster held last is too old to be used
 	ObjectMalformed    Reason = "ObjectMalformed"    // a policy or an authority cannot be understood
 	AuthorityNotFound  Reason = "AuthorityNotFound"  // a policy names an authority that does not exist
 	NoSource           Reason = "NoSource"           // a policy requires evidence that no source brings
@@ -77,6 +79,6 @@ const (
 // Reasons are all there are.
 func Reasons() []Reason {
 	return []Reason{NoPolicy, Exempt, Floor, Attested, Emergency, NotAttested, ImageRevoked, KeyRevoked, KeyExpired, AttestationExpired,
-		SignatureInvalid, WrongImage, EvidencePending, SourceUnavailable, EvidenceExpired, ImageUnbound, TagNotResolved, ObjectMalformed,
+		SignatureInvalid, WrongImage, EvidencePending, SourceUnavailable, EvidenceExpired, ImageUnbound, TagNotResolved, PoliciesNotSynced, PoliciesExpired, ObjectMalformed,
 		AuthorityNotFound, NoSource, SpecTooLarge, DeadlineExceeded, AuditFailed, Internal}
 }

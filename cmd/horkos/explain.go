@@ -121,6 +121,14 @@ func (e *explanation) layer(root *branch, l *policy.Layer) (s standing, decides 
 		b.remark(short(l.Fault))
 		return standing{verifier.Misconfigured, verifier.ObjectMalformed}, true
 	}
+	if l.Unknown != nil {
+		b.remark(short(l.Unknown.Message))
+		reason := verifier.PoliciesNotSynced
+		if l.Unknown.Expired {
+			reason = verifier.PoliciesExpired
+		}
+		return standing{verifier.Unresolved, reason}, true
+	}
 	var checks []verifier.Check
 	exempt := make(map[string]verifier.Check) // by the object that exempts
 	for _, c := range e.decision.Checks {

@@ -75,6 +75,7 @@ type origin struct {
 	name     crds.Origin
 	faults   map[string][]string  // by namespace; "" is every namespace
 	fault    string               // told of those of every namespace
+	unknown  *crds.Unknown        // nil when its objects are all there are
 	gaps     map[string][]*Policy // GenericAttestationPolicies by namespace
 	isps     map[string][]*Policy // ImageSecurityPolicies by namespace
 	clusters []clusterPolicy
@@ -102,6 +103,9 @@ func (a allowlists) of(namespace string) *allowlist {
 // layers are the origin's layers for a namespace. The name "" stands for a namespace that no object names.
 func (o *origin) layers(namespace string) []Layer {
 	var layers []Layer
+	if o.unknown != nil {
+		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Unknown: o.unknown})
+	}
 	if o.fault != "" {
 		layers = append(layers, Layer{Name: string(o.name), Origin: o.name, Fault: o.fault})
 	}
@@ -210,11 +214,12 @@ func named(origins []*origin) []string {
 
 func (c *compiler) compileOrigin(set crds.Set) *origin {
 	o := &origin{
-		name:   set.Origin,
-		faults: make(map[string][]string),
-		gaps:   make(map[string][]*Policy),
-		isps:   make(map[string][]*Policy),
-		labels: labelsOf(set.Objects),
+		name:    set.Origin,
+		unknown: set.Unknown,
+		faults:  make(map[string][]string),
+		gaps:    make(map[string][]*Policy),
+		isps:    make(map[string][]*Policy),
+		labels:  labelsOf(set.Objects),
 
 		selections:  make(map[string]selection),
 		authorities: make(map[string]*Authority),

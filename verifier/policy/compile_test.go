@@ -217,9 +217,10 @@ func TestARevisionIsThatOfThePoliciesHoweverTheyAreWritten(t *testing.T) {
 		"with the defaults written": {authority("a", keys(t, 1)+", acceptExpiredKeys: true"), gap("p", "attestationAuthorityNames: [a], require: All, enforcement: Enforce"), base[2],
 			object("ImageSecurityPolicy", "shop", "s", "enforcement: Enforce, require: All, packageVulnerabilityRequirements: {maximumSeverity: CRITICAL, maximumFixUnavailableSeverity: LOW}"),
 			cluster("c", "authorities: [{name: a, acceptExpiredKeys: true, "+keys(t, 1)+"}, {name: b, ref: {namespace: shop, name: a}}], namespaceSelector: {}, enforcement: Enforce, require: All")},
-		"with evidence":               append(slices.Clone(base), object("ImageAttestation", "", "sha256-"+strings.Repeat("a", 64), "attestations: [{}]")),
-		"with other groups' objects":  append(slices.Clone(base), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"),
-		"with a label and no meaning": {strings.Replace(base[0], "metadata: {", "metadata: {labels: {x: y}, ", 1), base[1], base[2], base[3], base[4]},
+		"with evidence":              append(slices.Clone(base), object("ImageAttestation", "", "sha256-"+strings.Repeat("a", 64), "attestations: [{}]")),
+		"with other groups' objects": append(slices.Clone(base), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"),
+		"with labels of a namespace that no selector asks for": append([]string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: b}}\n"}, base...),
+		"with a label and no meaning":                          {strings.Replace(base[0], "metadata: {", "metadata: {labels: {x: y}, ", 1), base[1], base[2], base[3], base[4]},
 	}
 	rest := append([]string{base[0]}, base[2:]...) // all but the policy
 	other := map[string][]string{
@@ -228,7 +229,6 @@ func TestARevisionIsThatOfThePoliciesHoweverTheyAreWritten(t *testing.T) {
 		"another key":      append([]string{authority("a", keys(t, 2)), base[1]}, base[2:]...),
 		"an object less":   rest,
 		"a malformed spec": append([]string{gap("p", "attestationAuthorityNames: [a], x: 1")}, rest...),
-		"labels":           append([]string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: b}}\n"}, base...),
 	}
 	want := compiled(t, base...).Revision()
 	if len(want) != 12 || strings.Trim(want, "0123456789abcdef") != "" {
@@ -242,6 +242,18 @@ func TestARevisionIsThatOfThePoliciesHoweverTheyAreWritten(t *testing.T) {
 	for name, manifests := range other {
 		if got := compiled(t, manifests...).Revision(); got == want {
 			t.Errorf("%s: the same revision", name)
+		}
+	}
+	selects := func(labels string) string {
+		return compiled(t, base[0], "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: "+labels+"}\n",
+			cluster("d", "authorities: [{name: a, "+keys(t, 1)+"}], namespaceSelector: {matchLabels: {a: b}, matchExpressions: [{key: c, operator: Exists}]}")).Revision()
+	}
+	if one, same := selects("{a: b, x: y}"), selects("{x: z, a: b}"); one != same {
+		t.Errorf("%s and %s: a label that no selector asks for counts", one, same)
+	}
+	for _, labels := range []string{"{a: c}", "{}", "{a: b, c: d}"} {
+		if selects(labels) == selects("{a: b}") {
+			t.Errorf("labels %s: the same revision, though a selector asks for them", labels)
 		}
 	}
 	cluster := decoded(t, base...)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"maps"
 	"slices"
 	"sort"
 
@@ -69,14 +71,57 @@ func defaultAuthorities(list []horkos.Authority) []horkos.Authority {
 	return list
 }
 
+// asked are the label keys that selectors of the objects ask for. Other labels of
+// namespaces, which come and go, decide nothing.
+func asked(sets []crds.Set) map[string]bool {
+	keys := make(map[string]bool)
+	for _, set := range sets {
+		for _, obj := range set.Objects {
+			spec, ok := obj.Spec.(*horkos.ClusterAttestationPolicySpec)
+			if !ok || spec.NamespaceSelector == nil {
+				continue
+			}
+			for key := range spec.NamespaceSelector.MatchLabels {
+				keys[key] = true
+			}
+			for _, c := range spec.NamespaceSelector.MatchExpressions {
+				keys[c.Key] = true
+			}
+		}
+	}
+	delete(keys, nameLabel)
+	return keys
+}
+
+// namespaceLine is what of a namespace decides; empty when nothing does.
+func namespaceLine(obj crds.Object, asked map[string]bool) string {
+	if len(asked) == 0 {
+		return ""
+	}
+	labels := labelsOf([]crds.Object{obj})[obj.Name]
+	line := obj.Kind + "/" + obj.Name
+	for _, key := range slices.Sorted(maps.Keys(asked)) {
+		if value, ok := labels[key]; ok {
+			line += fmt.Sprintf(" %q=%q", key, value)
+		}
+	}
+	return line
+}
+
 // revision is a digest of everything that decides, after decoding, in an order of its own.
 func revision(sets []crds.Set) string {
 	var lines []string
+	keys := asked(sets)
 	for _, set := range sets {
 		for _, obj := range set.Objects {
 			switch obj.Kind {
 			case horkos.KindImageAttestation, horkos.KindNodeGate:
 				continue // evidence and status are not policy
+			case crds.KindNamespace:
+				if line := namespaceLine(obj, keys); line != "" {
+					lines = append(lines, string(set.Origin)+"/"+line)
+				}
+				continue
 			}
 			lines = append(lines, string(set.Origin)+"/"+string(defaulted(obj).Canonical()))
 		}

@@ -94,6 +94,9 @@ type Layer struct {
 	// whatever else is in it.
 	Fault string
 
+	// Unknown is not nil when nobody can tell what the origin holds: unresolved.
+	Unknown *crds.Unknown
+
 	// Best tells how the policies of the layer combine: the best of them (Kritis' OR) or the worst.
 	Best     bool
 	Policies []*Policy
@@ -102,6 +105,9 @@ type Layer struct {
 	exempts *allowlist   // of its policies that enforce; nil where each has its own
 	scopes  *scopes      // of Policies; nil where none has one
 }
+
+// Judges tells whether the policies of the layer are all there is to it.
+func (l *Layer) Judges() bool { return l.Fault == "" && l.Unknown == nil }
 
 // Exempts names the allowlist entry that exempts an image from the policies of the layer,
 // and tells whether from those that only report too: what an AdmissionAllowlist lets in
