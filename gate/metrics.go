@@ -17,6 +17,7 @@ type Metrics struct {
 	SyncBytes    prometheus.Gauge
 	AuditHead    prometheus.Gauge
 
+	Synced          *prometheus.GaugeVec
 	Lookups         *prometheus.CounterVec
 	Requests        *prometheus.CounterVec
 	RequestDuration *prometheus.HistogramVec
@@ -48,6 +49,9 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 			Name: "horkos_audit_head_seq", Help: "Number of the last record of the audit log.",
 		}),
 	}
+	m.Synced = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "horkos_objects_synced_timestamp_seconds", Help: "When what is in force was last known to be what its origin holds.",
+	}, []string{"layer"})
 	m.Lookups = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "horkos_evidence_lookups_total", Help: "Looks of decisions at what a source is known to hold, by how well it is known.",
 	}, []string{"source", "state"})
@@ -67,7 +71,7 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 	}
 	build.WithLabelValues(version, goVersion).Set(1)
 	r.MustRegister(m.Decisions, m.Duration, m.Revision, m.Connected, m.Synchronized, m.SyncBytes, m.AuditHead, build,
-		m.Lookups, m.Requests, m.RequestDuration)
+		m.Synced, m.Lookups, m.Requests, m.RequestDuration)
 	return m
 }
 

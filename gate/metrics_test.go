@@ -22,6 +22,7 @@ func TestThePageOfMetricsNamesThemAllAndNoOther(t *testing.T) {
 	m.Decisions.WithLabelValues("node", "denied", "NotAttested", "enforce").Inc()
 	m.Duration.WithLabelValues("node").Observe(1)
 	m.InForce("0123456789ab")
+	m.Synced.WithLabelValues("cluster")
 	m.Lookups.WithLabelValues("folder", "fresh").Inc()
 	for _, outcome := range []string{"ok", "empty", "failed", "timeout"} { // those of evidence.Fetcher
 		m.Fetched("folder", outcome, time.Second)

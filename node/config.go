@@ -11,7 +11,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"time"
 
 	yamlv3 "go.yaml.in/yaml/v3"
 	strictjson "sigs.k8s.io/json"
@@ -30,6 +32,10 @@ import (
 type Config struct {
 	PolicyDir           string `json:"policyDir"`
 	StateDir            string `json:"stateDir"`
+	Kubeconfig          string `json:"kubeconfig"`
+	InCluster           bool   `json:"inCluster"`
+	NodeName            string `json:"nodeName"`
+	MaximumPolicyAge    string `json:"maximumPolicyAge"`
 	NRISocket           string `json:"nriSocket"`
 	ContainerdAddress   string `json:"containerdAddress"`
 	ContainerdNamespace string `json:"containerdNamespace"`
@@ -55,6 +61,7 @@ func Defaults() Config {
 	return Config{
 		PolicyDir:           "/etc/horkos/policies",
 		StateDir:            "/var/lib/horkos",
+		MaximumPolicyAge:    "168h",
 		NRISocket:           "/var/run/nri/nri.sock",
 		ContainerdAddress:   "/run/containerd/containerd.sock",
 		ContainerdNamespace: "k8s.io",
@@ -124,6 +131,15 @@ func (c *Config) Complete() error {
 			bad("--%s is empty", f.name)
 		}
 	}
+	if c.Kubeconfig != "" && c.InCluster {
+		bad("--kubeconfig and --in-cluster: give one of them")
+	}
+	if age, err := time.ParseDuration(c.MaximumPolicyAge); err != nil || age < time.Minute || age > maxPolicyAge {
+		bad("--maximum-policy-age: want a duration such as 168h, %v to %v, not %q", time.Minute, maxPolicyAge, c.MaximumPolicyAge)
+	}
+	if err := c.nameNode(); err != nil {
+		bad("%v", err)
+	}
 	switch gate.Mode(c.Enforcement) {
 	case gate.Enforce:
 		if c.DefaultAction == "" {
@@ -181,6 +197,35 @@ func (c *Config) Complete() error {
 		return errors.New(strings.Join(problems, "; "))
 	}
 	return nil
+}
+
+// maxPolicyAge bounds how long what a cluster held is used without hearing of it.
+const maxPolicyAge = 365 * 24 * time.Hour
+
+// nameNode takes the name that the kubelet registers the node by where none is given.
+func (c *Config) nameNode() error {
+	if c.NodeName == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("--node-name: ask for the host's name: %w", err)
+		}
+		c.NodeName = strings.ToLower(name)
+	}
+	if !nodeName.MatchString(c.NodeName) || len(c.NodeName) > 253 {
+		return fmt.Errorf("--node-name: %.80q is not a name that a node can have", c.NodeName)
+	}
+	return nil
+}
+
+// nodeName is a DNS-1123 subdomain.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+// cluster tells whether the node follows a cluster.
+func (c *Config) cluster() bool { return c.Kubeconfig != "" || c.InCluster }
+
+func (c *Config) policyAge() time.Duration {
+	age, _ := time.ParseDuration(c.MaximumPolicyAge) // Complete has looked
+	return age
 }
 
 // Level is the log level.

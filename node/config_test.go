@@ -48,6 +48,7 @@ func TestTheExampleHasEveryFieldAndItsDefault(t *testing.T) {
 	}
 	// What has no default is an example there.
 	want := enforcing()
+	want.Kubeconfig, want.NodeName = "/etc/kubernetes/kubelet.conf", "node-1"
 	if err := want.Complete(); err != nil {
 		t.Fatal(err)
 	}

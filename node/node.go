@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/horkos/horkos/apiserver"
 	"github.com/horkos/horkos/audit"
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/gate"
@@ -59,9 +59,12 @@ type Node struct {
 	worked   chan struct{} // told when much was done that is not done often
 	recalled atomic.Bool   // the evidence on disk is read
 
-	mu    sync.Mutex
-	stale string // why the policies in force are not the newest
-	away  string // why the plugin is kept away from the runtime, as last reported
+	server  *apiserver.Server // nil where no cluster is followed
+	cluster *objects.Cluster  // nil where none is
+
+	mu   sync.Mutex
+	sets map[crds.Origin]crds.Set // what is in force of each origin
+	away string                   // why the plugin is kept away from the runtime, as last reported
 }
 
 // takeover is how long a daemon waits for the one before it to end.
@@ -70,17 +73,14 @@ const takeover = 30 * time.Second
 // Run runs the daemon until the context ends. It returns an error when it cannot start
 // or a part of it fails for good; a runtime that is not there yet is waited for.
 func Run(ctx context.Context, config Config, version string, log *slog.Logger) error {
-	name, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("ask for the node's name: %w", err)
-	}
-	n := &Node{config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory(), swept: make(chan struct{}, 1), worked: make(chan struct{}, 1)}
+	n := &Node{sets: make(map[crds.Origin]crds.Set), config: config, log: log, metrics: prometheus.NewRegistry(), memory: evidence.NewMemory(), swept: make(chan struct{}, 1), worked: make(chan struct{}, 1)}
 	n.gates = gate.NewMetrics(n.metrics, version)
 	n.snapshot.Store(policy.Compile())
 	n.clock = newClock(config.StateDir, log)
 	n.store = evidence.NewStore(n.memory, evidence.StoreOptions{
-		Dir: filepath.Join(config.StateDir, evidenceDir), Node: name, Now: n.clock.Now, OnNode: n.onNode, Log: log,
+		Dir: filepath.Join(config.StateDir, evidenceDir), Node: config.NodeName, Now: n.clock.Now, OnNode: n.onNode, Log: log,
 	})
+	var err error
 	if n.client, err = containerd.Dial(config.ContainerdAddress, config.ContainerdNamespace); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		return err
 	}
 	defer lock.Close()
-	return n.run(ctx, name)
+	return n.run(ctx)
 }
 
 // own takes the state folder, and waits for a daemon that still has it.
@@ -120,8 +120,8 @@ func (n *Node) own(ctx context.Context) (*state.Lock, error) {
 }
 
 // run is what the owner of the state folder does.
-func (n *Node) run(ctx context.Context, name string) error {
-	config, log := n.config, n.log
+func (n *Node) run(ctx context.Context) error {
+	config, log, name := n.config, n.log, n.config.NodeName
 	ctx, end := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	defer func() { // also where it cannot start
@@ -153,10 +153,24 @@ func (n *Node) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	known := []crds.Set{first}
+	if config.cluster() {
+		n.server = apiserver.NewServer(apiserver.Options{Kubeconfig: config.Kubeconfig, Program: "horkos-node", Owned: true}, log)
+		synced := n.gates.Synced.WithLabelValues(string(crds.Cluster))
+		cluster, kept, err := objects.OpenCluster(objects.ClusterOptions{StateDir: config.StateDir, Owned: true, Node: name,
+			MaximumAge: config.policyAge(), Now: n.clock.Now, Log: log, OnSynced: func(at time.Time) { synced.Set(float64(at.Unix())) }})
+		if err != nil {
+			return err
+		}
+		if s := cluster.Status().Synced; !s.IsZero() {
+			synced.Set(float64(s.Unix()))
+		}
+		n.cluster, known = cluster, append(known, kept)
+	}
 	n.shell = &gate.Shell{Gate: plugin.GateName, Node: name, Mode: gate.Mode(config.Enforcement), AuditFailure: gate.AuditFailure(config.AuditFailure),
 		Floor: n.floor.Floor, Records: n.records, Metrics: n.gates, Log: log, Now: n.clock.Now}
 	recall.Wait()
-	n.take(first)
+	n.take(known...)
 	n.plugin = plugin.New(plugin.Options{
 		Socket: config.NRISocket, Binder: n.index, Decide: n.decide, Wanter: n.fetcher, Shell: n.shell,
 		MaxSpecBytes: config.MaxSpecBytes, MaxSyncBytes: config.MaxSyncBytes,
@@ -176,7 +190,11 @@ func (n *Node) run(ctx context.Context, name string) error {
 	group.Go(func() error { return n.records.Run(ctx) })
 	group.Go(func() error { return n.store.Run(ctx) })
 	group.Go(func() error { return n.floor.Run(ctx) })
-	group.Go(func() error { return folder.Run(ctx, n.take) })
+	group.Go(func() error { return folder.Run(ctx, func(set crds.Set) { n.take(set) }) })
+	if n.cluster != nil {
+		group.Go(func() error { return n.cluster.Run(ctx, func(set crds.Set) { n.take(set) }) })
+		group.Go(func() error { return n.server.Run(ctx, n.cluster.Follow) })
+	}
 	group.Go(func() error { return n.fetcher.Run(ctx) })
 	group.Go(func() error { return n.sweepOnChange(ctx) })
 	group.Go(func() error { return n.rest(ctx) })
@@ -193,18 +211,33 @@ func (n *Node) run(ctx context.Context, name string) error {
 	return nil
 }
 
-// take puts the objects of the folder in force.
-func (n *Node) take(set crds.Set) {
-	records, ignored := attestations.Records(set.Objects)
-	snap := policy.Compile(set)
+// take puts sets in force, each in the place of the last of its origin.
+func (n *Node) take(sets ...crds.Set) {
+	n.mu.Lock()
+	defer n.mu.Unlock() // one at a time
+	var ignored []attestations.Ignored
+	for _, set := range sets {
+		n.sets[set.Origin] = set
+		if set.Origin == crds.Folder {
+			var records evidence.Records
+			records, ignored = attestations.Records(set.Objects)
+			n.memory.Replace(folderSource, records)
+		}
+	}
+	var all []crds.Set
+	objects, stale := 0, ""
+	for _, origin := range []crds.Origin{crds.Folder, crds.Cluster} {
+		if set, ok := n.sets[origin]; ok {
+			all = append(all, set)
+			objects += len(set.Objects)
+			stale = cmp.Or(stale, set.Stale)
+		}
+	}
+	snap := policy.Compile(all...)
 	n.report(ignored, snap.Findings())
-	n.memory.Replace(folderSource, records)
 	n.snapshot.Store(snap)
 	n.gates.InForce(snap.Revision())
-	n.mu.Lock()
-	n.stale = set.Stale
-	n.mu.Unlock()
-	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", len(set.Objects), "stale", set.Stale)
+	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", objects, "stale", stale)
 	select {
 	case n.swept <- struct{}{}:
 	default:
@@ -247,11 +280,17 @@ func (n *Node) probe() error {
 // problems says why the node is not ready; none means that it gates.
 func (n *Node) problems() []string {
 	n.mu.Lock()
-	stale, away := n.stale, n.away
+	folder, cluster, away := n.sets[crds.Folder], n.sets[crds.Cluster], n.away
 	n.mu.Unlock()
 	var all []string
-	if stale != "" {
-		all = append(all, "policies: "+stale)
+	if folder.Stale != "" {
+		all = append(all, "policies: "+folder.Stale)
+	}
+	if cluster.Stale != "" {
+		all = append(all, "cluster: "+cluster.Stale)
+	}
+	if cluster.Unknown != nil {
+		all = append(all, "cluster: "+cluster.Unknown.Message)
 	}
 	if p := n.floor.Problem(); p != "" {
 		all = append(all, "floor: "+p)
@@ -275,8 +314,21 @@ func (n *Node) notices() []string {
 	if p := n.clock.Problem(); p != "" {
 		all = append(all, "time: "+p)
 	}
+	if n.cluster != nil {
+		if s := n.cluster.Status(); s.Problem != "" {
+			all = append(all, "cluster: "+s.Problem+n.since(s.Synced))
+		}
+	}
 	if p := n.store.Problem(); p != "" {
 		all = append(all, "evidence: "+p)
 	}
 	return all
+}
+
+// since says how old what is in force of the cluster is.
+func (n *Node) since(synced time.Time) string {
+	if synced.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("; its policies are those of %s", synced.UTC().Format(time.RFC3339))
 }

@@ -18,7 +18,7 @@ import (
 // kept is what an operator's command sees.
 func (b *bench) kept() KeptInfo {
 	b.Helper()
-	info, err := Kept(b.state)
+	info, err := Kept(b.state, crds.Folder)
 	b.must(err)
 	return info
 }
@@ -26,7 +26,7 @@ func (b *bench) kept() KeptInfo {
 // accepts gives up a set.
 func (b *bench) accepts(hash string) {
 	b.Helper()
-	b.must(AcceptEmpty(b.state, hash))
+	b.must(AcceptEmpty(b.state, crds.Folder, hash))
 }
 
 // usedUp fails the test if an acceptance is still there.
@@ -238,18 +238,18 @@ func TestTheHashOfASet(t *testing.T) {
 
 func TestWhatACommandIsToldOfTheStateFolder(t *testing.T) {
 	b := newOwnedBench(t)
-	if _, err := Kept(b.state); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Kept(b.state, crds.Folder); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no state folder: %v", err)
 	}
 	b.must(os.Mkdir(b.state, 0o700))
-	if _, err := Kept(b.state); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Kept(b.state, crds.Folder); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing kept: %v", err)
 	}
 	b.write("a.yaml", enforcing)
 	b.open()
 	hash := b.kept().Hash
 	for _, bad := range []string{"", hash[1:], hash + "\n", strings.ToUpper(hash), strings.Repeat("g", 64)} {
-		if err := AcceptEmpty(b.state, bad); err == nil {
+		if err := AcceptEmpty(b.state, crds.Folder, bad); err == nil {
 			t.Errorf("AcceptEmpty of %q: no error", bad)
 		}
 	}
@@ -259,10 +259,10 @@ func TestWhatACommandIsToldOfTheStateFolder(t *testing.T) {
 		t.Errorf("the acceptance: %v, %v", info, err)
 	}
 	b.must(os.Chown(b.state, nobody, 0))
-	if _, err := Kept(b.state); err == nil {
+	if _, err := Kept(b.state, crds.Folder); err == nil {
 		t.Error("Kept in a folder of another owner: no error")
 	}
-	if err := AcceptEmpty(b.state, hash); err == nil {
+	if err := AcceptEmpty(b.state, crds.Folder, hash); err == nil {
 		t.Error("AcceptEmpty in a folder of another owner: no error")
 	}
 }

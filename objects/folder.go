@@ -55,7 +55,7 @@ type Folder struct {
 	stale   string   // crds.Set.Stale
 	absent  bool     // stale because the folder holds no policy any more
 	doubted []string // names of files that lost something which is not believed yet
-	usedUp  stamp    // of the last acceptance that was looked at
+	given   acceptance
 
 	unproven string // why the kept copy could not be read; empty once another took its place
 	unkept   bool   // held and absent are not in the kept copy yet
@@ -81,7 +81,7 @@ func newFolder(o FolderOptions) (*Folder, error) {
 	if err := makeStateDir(o.StateDir, o.Owned); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
-	f := &Folder{options: o, found: newFindings(o.Dir, o.Owned)}
+	f := &Folder{options: o, found: newFindings(o.Dir, o.Owned), given: acceptance{path: filepath.Join(o.StateDir, acceptName), owned: o.Owned, log: o.Log}}
 	switch kept, absent, err := readKept(o.StateDir, o.Owned); {
 	case err == nil:
 		f.held, f.absent = kept, absent
@@ -133,7 +133,7 @@ func (f *Folder) start(now func() time.Time, wait func(time.Duration)) error {
 	if f.found.missing && !proven {
 		return fmt.Errorf("policy folder: %s does not exist", f.options.Dir)
 	}
-	given := f.acceptance()
+	given := f.given.read()
 	f.judge(now(), given)
 	f.keep()
 	if f.unsaved != "" && !proven {
@@ -141,7 +141,7 @@ func (f *Folder) start(now func() time.Time, wait func(time.Duration)) error {
 		return fmt.Errorf("keep the policies: %s", f.unsaved)
 	}
 	if given != "" {
-		f.useUp()
+		f.given.useUp()
 	}
 	return nil
 }
@@ -152,7 +152,7 @@ func (f *Folder) look(now time.Time) (changed, moving bool) {
 	changed, inMotion := f.found.look(now)
 	given := ""
 	if len(inMotion) == 0 {
-		given = f.acceptance()
+		given = f.given.read()
 	}
 	if changed || given != "" || f.doubtOver(now) {
 		f.judge(now, given)
@@ -162,14 +162,14 @@ func (f *Folder) look(now time.Time) (changed, moving bool) {
 		changed = true
 	}
 	if given != "" { // only now: if this ends in between, it is the old set that is kept, or the new one
-		f.useUp()
+		f.given.useUp()
 	}
 	return changed, len(inMotion) > 0
 }
 
 // awaited tells whether what makes the set stale may be over, which no event reports.
 func (f *Folder) awaited(now time.Time) bool {
-	return f.doubtOver(now) || (f.absent && f.offered())
+	return f.doubtOver(now) || (f.absent && f.given.offered())
 }
 
 // judge decides what is in force: what the folder holds, or what was in force before.

@@ -78,6 +78,10 @@ while it is away: see docs/running-on-a-node.md.`,
 func bind(f *pflag.FlagSet, c *node.Config) {
 	f.StringVar(&c.PolicyDir, "policy-dir", c.PolicyDir, "the `FOLDER` of policies and attestations; it belongs to root")
 	f.StringVar(&c.StateDir, "state-dir", c.StateDir, "the `FOLDER` for what must last over a restart; made if it is not there")
+	f.StringVar(&c.Kubeconfig, "kubeconfig", c.Kubeconfig, "follow the policies of the cluster that `FILE` tells of, the kubelet's: it belongs to root; empty: only the folder's")
+	f.BoolVar(&c.InCluster, "in-cluster", c.InCluster, "follow the policies of the cluster that this pod runs in, by its service account")
+	f.StringVar(&c.NodeName, "node-name", c.NodeName, "the `NAME` of this node in the cluster (default: the host's name)")
+	f.StringVar(&c.MaximumPolicyAge, "maximum-policy-age", c.MaximumPolicyAge, "how long policies of the cluster are used without hearing of it, as a `DURATION`")
 	f.StringVar(&c.NRISocket, "nri-socket", c.NRISocket, "containerd's NRI `SOCKET`")
 	f.StringVar(&c.ContainerdAddress, "containerd-address", c.ContainerdAddress, "containerd's gRPC `SOCKET`")
 	f.StringVar(&c.ContainerdNamespace, "containerd-namespace", c.ContainerdNamespace, "containerd's `NAMESPACE` of Kubernetes")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/objects"
 )
 
@@ -59,7 +60,7 @@ func TestGivingUpPoliciesNamesThemAndWantsAYes(t *testing.T) {
 	if got.code != 0 || !strings.Contains(got.out, "Given up") {
 		t.Errorf("%+v", got)
 	}
-	kept, err := objects.Kept(state)
+	kept, err := objects.Kept(state, crds.Folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func TestWhereNothingIsKeptNothingIsGivenUp(t *testing.T) {
 	if err := os.Mkdir(empty, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for dir, want := range map[string]string{empty: "nothing is kept in", filepath.Join(empty, "gone"): "nothing is kept in"} {
+	for dir, want := range map[string]string{empty: "nothing of the folder is kept in", filepath.Join(empty, "gone"): "nothing of the folder is kept in"} {
 		if got := program("policy", "accept-empty", "--state-dir", dir, "--yes"); got.code != exitUndecided || !strings.Contains(got.errors, want) {
 			t.Errorf("%+v", got)
 		}

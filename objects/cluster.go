@@ -1,0 +1,568 @@
+package objects
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/horkos/horkos/apiserver"
+	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/state"
+)
+
+// DefaultMaximumAge is how long what a cluster held last is used without the API server.
+const DefaultMaximumAge = 7 * 24 * time.Hour
+
+const (
+	// gather is how long changes are gathered before they are put in force together.
+	gather = 50 * time.Millisecond
+	// keepEvery is how often the time of the kept copy is brought up to date.
+	keepEvery = 10 * time.Minute
+	// lapse is how long nothing of a collection may be heard before that is told. An API
+	// server sends a bookmark every minute.
+	lapse = 5 * time.Minute
+)
+
+// ClusterOptions say which cluster to follow and how.
+type ClusterOptions struct {
+	StateDir   string // keeps a copy of what was last in force
+	Owned      bool   // as of FolderOptions
+	Node       string // the copy is of this node alone
+	MaximumAge time.Duration
+
+	// OnSynced, when it is not nil, is told when what is in force was last known to be what
+	// the cluster holds. It must not wait.
+	OnSynced func(time.Time)
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Cluster follows the objects of a cluster. What the API server tells and what is in force
+// are two things: the first is believed as far as the rules of absence allow (replica).
+type Cluster struct {
+	options  ClusterOptions
+	accepted acceptance
+	changed  chan struct{}
+
+	mu       sync.Mutex
+	replica  *replica
+	met      string // the cluster that answered since the start
+	stale    string
+	unproven string // why the kept copy could not be read; empty once another took its place
+	expired  bool
+	trouble  map[string]string // why a collection cannot be asked for, by its name
+	restarts map[string]chan struct{}
+	missed   bool // changes of the definitions may have gone unheard
+
+	unkept  bool
+	kept    time.Time // when the kept copy was written last
+	unsaved string
+}
+
+// ClusterStatus is how things stand between a node and its cluster.
+type ClusterStatus struct {
+	Synced  time.Time // when what is in force was last known to be what the cluster holds; zero: never
+	Problem string    // why it is not known now
+}
+
+// OpenCluster reads the kept copy, and gives what is in force by it; Run tells what comes
+// after. A copy of another node, or one that cannot be read, is none, and reported.
+func OpenCluster(o ClusterOptions) (*Cluster, crds.Set, error) {
+	if err := makeStateDir(o.StateDir, o.Owned); err != nil {
+		return nil, crds.Set{}, fmt.Errorf("state folder: %w", err)
+	}
+	c := &Cluster{
+		options: o, changed: make(chan struct{}, 1), replica: newReplica(),
+		trouble: make(map[string]string), restarts: make(map[string]chan struct{}),
+		accepted: acceptance{path: filepath.Join(o.StateDir, acceptClusterName), owned: o.Owned, log: o.Log},
+	}
+	for _, k := range c.replica.kinds {
+		c.restarts[k.name()] = make(chan struct{}, 1)
+	}
+	c.restarts[definitions.GroupResource().String()] = make(chan struct{}, 1)
+	r, node, err := readReplica(o.StateDir, o.Owned)
+	switch {
+	case err == nil && node == o.Node:
+		c.replica = r
+	case err == nil:
+		o.Log.Error("the kept copy of the cluster's objects is of another node, and is not used", "file", c.keptPath(), "node", node)
+	case !errors.Is(err, fs.ErrNotExist):
+		c.unproven = err.Error()
+		o.Log.Error("the kept copy of the cluster's objects cannot be read", "file", c.keptPath(), "error", err)
+	}
+	c.expire()
+	return c, c.set(), nil
+}
+
+func (c *Cluster) keptPath() string { return filepath.Join(c.options.StateDir, keptClusterName) }
+
+// Status tells how things stand.
+func (c *Cluster) Status() ClusterStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := ClusterStatus{Synced: c.replica.synced}
+	names := []string{definitions.GroupResource().String()}
+	unserved := false
+	for _, k := range c.replica.kinds {
+		names = append(names, k.name())
+		unserved = unserved || k.unserved
+	}
+	for _, name := range names {
+		if why := c.trouble[name]; why != "" && s.Problem == "" {
+			s.Problem = name + ": " + why
+		}
+	}
+	switch {
+	case unserved:
+		s.Problem = c.replica.unlisted()
+	case s.Problem != "":
+	case c.met == "":
+		s.Problem = "the API server was not reached since the start"
+	case !c.replica.complete():
+		s.Problem = c.replica.unlisted()
+	case c.options.Now().Sub(s.Synced) > lapse:
+		s.Problem = "nothing was heard of the API server for a while"
+	}
+	return s
+}
+
+// Follow has the API server tell of the cluster until the context ends, whose error it
+// returns. It begins anew: what another API server told before is not what there is. Another
+// cluster than the one that answered before ends it: nothing of that one holds there.
+func (c *Cluster) Follow(ctx context.Context, clients apiserver.Clients) error {
+	c.mu.Lock()
+	c.replica.lose()
+	c.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	defer all.Wait()
+	through := newDoor()
+	for _, r := range resources() {
+		ask := askObjects(clients, r.GroupVersionResource)
+		if r.kind == crds.KindNamespace {
+			ask = askMetadata(clients, r.GroupVersionResource)
+		}
+		to := &collected{mirrored{c, r.name(), cancel}, r}
+		all.Go(func() { keepUp(ctx, ask, to, through, c.restarts[r.name()]) })
+	}
+	to := &defined{mirrored{c, definitions.GroupResource().String(), cancel}}
+	all.Go(func() { keepUp(ctx, askMetadata(clients, definitions), to, through, c.restarts[to.name]) })
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// Run puts in force what is told until the context ends, whose error it returns. It calls
+// take, one call at a time, with every set that comes in force after the one of OpenCluster.
+func (c *Cluster) Run(ctx context.Context, take func(crds.Set)) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.changed:
+			if err := pause(ctx, gather); err != nil {
+				return err
+			}
+		case <-timer.C:
+		}
+		set, changed, wait := c.step()
+		if changed {
+			take(set)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// step judges once. It gives the set in force and whether it is another than before, and
+// when to judge again though nothing is told.
+func (c *Cluster) step() (set crds.Set, changed bool, wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select { // told before this: it is seen to now
+	case <-c.changed:
+	default:
+	}
+	now := c.options.Now()
+	before, expired := c.set(), c.expired
+	given := c.accepted.read()
+	if given != "" {
+		if err := c.replica.accept(given); err != nil {
+			c.options.Log.Warn("giving up the cluster's objects is ignored", "hash", given, "error", err)
+		} else {
+			c.options.Log.Warn("the cluster's objects that stayed in force are given up by an operator", "hash", given)
+			c.unproven = ""
+		}
+	}
+	stale, again := c.stale, time.Time{}
+	if c.met != "" { // until then one does not know whose objects these are
+		stale, again = c.replica.judge(now)
+	}
+	if stale != "" && stale != c.stale {
+		c.options.Log.Warn("the last objects of the cluster stay in force", "reason", stale)
+	}
+	c.stale = stale
+	if c.replica.kept && c.replica.holdsPolicy() {
+		c.unproven = ""
+	}
+	c.hear()
+	c.expire()
+	set = c.set()
+	changed = expired != c.expired || !sameSet(before, set)
+	c.keep(changed || given != "", now)
+	if given != "" {
+		c.accepted.useUp()
+	}
+	wait = keepEvery / 10
+	if !again.IsZero() {
+		wait = min(wait, max(again.Sub(now), 0))
+	}
+	if c.unkept {
+		wait = min(wait, time.Second)
+	}
+	if c.stale != "" || c.unproven != "" {
+		wait = min(wait, hurry)
+	}
+	return set, changed, wait
+}
+
+// hear notes up to when what is in force is known to be what the cluster holds.
+func (c *Cluster) hear() {
+	if c.met == "" || !c.replica.complete() {
+		return
+	}
+	var oldest time.Time
+	for _, k := range c.replica.kinds {
+		if c.trouble[k.name()] != "" {
+			return
+		}
+		if oldest.IsZero() || k.heard.Before(oldest) {
+			oldest = k.heard
+		}
+	}
+	if oldest.After(c.replica.synced) {
+		c.replica.synced = oldest
+		if c.options.OnSynced != nil {
+			c.options.OnSynced(oldest)
+		}
+	}
+}
+
+// expire tells whether what is in force is too old to be used.
+func (c *Cluster) expire() {
+	c.expired = c.replica.kept && c.options.Now().Sub(c.replica.synced) > c.options.MaximumAge
+}
+
+// set is what is in force as others see it.
+func (c *Cluster) set() crds.Set {
+	set := c.replica.set()
+	set.Stale = c.stale
+	if c.expired {
+		set.Unknown = &crds.Unknown{Expired: true, Message: fmt.Sprintf("what the cluster holds was last known at %s, which is over %v ago",
+			c.replica.synced.UTC().Format(time.RFC3339), c.options.MaximumAge)}
+	}
+	if c.unproven != "" && c.replica.kept {
+		set.Faults = append(set.Faults, crds.Fault{Source: c.keptPath(), Message: "the cluster holds no policy, and what it held before cannot be told: " +
+			c.unproven + "; if it never held any, remove the file"})
+	}
+	if c.unsaved != "" {
+		set.Faults = append(set.Faults, crds.Fault{Source: c.keptPath(), Namespaces: []string{}, Message: "cannot be written: " + c.unsaved})
+	}
+	return set
+}
+
+// keep writes what is in force to the kept copy, again until it is there.
+func (c *Cluster) keep(changed bool, now time.Time) {
+	c.unkept = c.unkept || changed
+	if !c.replica.kept || c.replica.synced.IsZero() || (!c.unkept && now.Sub(c.kept) < keepEvery) {
+		return
+	}
+	if c.unproven != "" {
+		return // the old one says that something was there
+	}
+	if now.Sub(c.kept) < time.Second && !now.Before(c.kept) {
+		return // namespaces may come and go all the time
+	}
+	c.kept = now
+	c.unsaved = ""
+	text, err := encodeReplica(c.replica, c.options.Node)
+	if err == nil {
+		err = state.Replace(c.options.StateDir, keptClusterName, text)
+	}
+	if err != nil {
+		c.unsaved = err.Error()
+		c.options.Log.Error("the cluster's objects in force cannot be kept", "file", c.keptPath(), "error", err)
+	}
+	c.unkept = c.unsaved != ""
+}
+
+// sameSet compares sets by what is in them.
+func sameSet(a, b crds.Set) bool {
+	if len(a.Objects) != len(b.Objects) || len(a.Faults) != len(b.Faults) || a.Stale != b.Stale || (a.Unknown == nil) != (b.Unknown == nil) {
+		return false
+	}
+	if a.Unknown != nil && *a.Unknown != *b.Unknown {
+		return false
+	}
+	for i := range a.Objects {
+		if string(a.Objects[i].Raw) != string(b.Objects[i].Raw) {
+			return false
+		}
+	}
+	for i := range a.Faults {
+		if a.Faults[i].Source != b.Faults[i].Source || a.Faults[i].Message != b.Faults[i].Message {
+			return false
+		}
+	}
+	return true
+}
+
+// tell has what was told judged soon.
+func (c *Cluster) tell() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// mirrored is what the mirrors of all collections have in common.
+type mirrored struct {
+	cluster *Cluster
+	name    string
+	end     context.CancelCauseFunc // of following
+}
+
+func (m mirrored) failed(err error) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if (c.trouble[m.name] == "") != (text == "") {
+		c.options.Log.Debug("following the cluster", "resource", m.name, "error", text)
+	}
+	c.trouble[m.name] = text
+}
+
+// collected is the mirror of a collection whose objects are in the set.
+type collected struct {
+	mirrored
+	resource resource
+}
+
+func (m *collected) listed(all []object, version string) {
+	found := make(map[key]crds.Object, len(all))
+	for _, o := range all {
+		found[key{o.GetNamespace(), o.GetName()}] = m.read(o)
+	}
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.replica.kind(m.name)
+	k.found, k.told, k.unserved, k.heard = found, parseVersion(version), false, c.options.Now()
+	if m.resource.kind == crds.KindNamespace {
+		if err := c.meet(all); err != nil {
+			m.end(err)
+		}
+	}
+	c.tell()
+}
+
+func (m *collected) changed(o object) {
+	read := m.read(o)
+	m.update(func(k *collection) { k.found[key{o.GetNamespace(), o.GetName()}] = read })
+}
+
+func (m *collected) removed(o object) {
+	m.update(func(k *collection) { delete(k.found, key{o.GetNamespace(), o.GetName()}) })
+}
+
+func (m *collected) update(do func(*collection)) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := c.replica.kind(m.name); k.found != nil {
+		do(k)
+		k.heard = c.options.Now()
+	}
+	c.tell()
+}
+
+func (m *collected) advanced(version string) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.replica.kind(m.name)
+	if k.found == nil {
+		return
+	}
+	was := k.told
+	k.told, k.heard = max(k.told, parseVersion(version)), c.options.Now()
+	if was < k.version && k.told >= k.version { // as new as it was before it was restored
+		c.tell()
+	}
+}
+
+// failed notices when the API server does not know the collection any more.
+func (m *collected) failed(err error) {
+	m.mirrored.failed(err)
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.replica.kind(m.name)
+	if unserved(err) && !k.unserved {
+		k.found, k.unserved = nil, true
+		c.tell()
+	}
+}
+
+// read decodes an object. One that cannot be decoded is malformed, and never left out.
+func (m *collected) read(o object) crds.Object {
+	raw, err := json.Marshal(o)
+	if err == nil {
+		var read crds.Object
+		if read, err = decodeOne(trimmed(raw, m.resource), m.resource); err == nil {
+			return read
+		}
+	}
+	stub, stubErr := decodeOne(stubOf(m.resource, o), m.resource)
+	if stubErr != nil { // the API server knows of no such names
+		stub = crds.Object{APIVersion: m.resource.GroupVersion().String(), Kind: m.resource.kind, Namespace: o.GetNamespace(), Name: o.GetName(),
+			Source: clusterSource, Raw: stubOf(m.resource, o)}
+	}
+	stub.Problems = append(stub.Problems, crds.Problem{Message: "cannot be read: " + err.Error()})
+	return stub
+}
+
+// trimmed writes the kind of an object of metadata, which is that of its resource.
+func trimmed(raw []byte, r resource) []byte {
+	if r.kind != crds.KindNamespace {
+		return raw
+	}
+	var metadata struct {
+		Metadata json.RawMessage `json:"metadata"`
+	}
+	if json.Unmarshal(raw, &metadata) != nil {
+		return raw
+	}
+	text, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": r.kind, "metadata": metadata.Metadata})
+	if err != nil {
+		return raw
+	}
+	return text
+}
+
+// stubOf is an object's identity and nothing else.
+func stubOf(r resource, o object) []byte {
+	metadata := map[string]string{"name": o.GetName()}
+	if o.GetNamespace() != "" {
+		metadata["namespace"] = o.GetNamespace()
+	}
+	text, err := json.Marshal(map[string]any{"apiVersion": r.GroupVersion().String(), "kind": r.kind, "metadata": metadata})
+	if err != nil {
+		return nil // strings can be written
+	}
+	return text
+}
+
+// meet learns from the list of namespaces which cluster answers.
+func (c *Cluster) meet(namespaces []object) error {
+	uid := ""
+	for _, o := range namespaces {
+		if o.GetName() == "kube-system" {
+			uid = string(o.GetUID())
+		}
+	}
+	switch {
+	case uid == "":
+		c.options.Log.Error("the cluster cannot be told from others: it lists no namespace kube-system")
+		return nil
+	case c.met != "" && c.met != uid:
+		return fmt.Errorf("another cluster answers: its namespace kube-system has UID %s, not %s", uid, c.met)
+	case c.met == "" && c.replica.cluster != "" && c.replica.cluster != uid:
+		c.options.Log.Error("the kept copy is of another cluster, and is not used any more", "kept", c.replica.cluster, "cluster", uid)
+		c.replica.forget()
+	}
+	c.met, c.replica.cluster = uid, uid
+	return nil
+}
+
+// defined is the mirror of the CustomResourceDefinitions.
+type defined struct{ mirrored }
+
+func (m *defined) listed(all []object, _ string) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replica.definitions = make(map[string]definition)
+	c.replica.current = true
+	c.missed = false
+	for _, o := range all {
+		m.note(o)
+	}
+	c.tell()
+}
+
+func (m *defined) changed(o object) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.note(o)
+	c.tell()
+}
+
+func (m *defined) removed(o object) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.replica.definitions, o.GetName())
+	c.tell()
+}
+
+// note keeps what counts of a definition, and has a kind that was not there asked for at once.
+func (m *defined) note(o object) {
+	k := m.cluster.replica.kind(o.GetName())
+	if k == nil || m.cluster.replica.definitions == nil {
+		return
+	}
+	m.cluster.replica.definitions[o.GetName()] = definition{string(o.GetUID()), o.GetDeletionTimestamp() != nil}
+	if k.unserved {
+		select {
+		case m.cluster.restarts[k.name()] <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (m *defined) advanced(string) {}
+
+// failed has no deletion believed until all definitions were listed again: one that went
+// meanwhile would be told of later than its objects.
+func (m *defined) failed(err error) {
+	m.mirrored.failed(err)
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err != nil:
+		c.missed = true
+		c.replica.current = false
+		c.tell()
+	case c.missed:
+		c.missed = false
+		select {
+		case c.restarts[m.name] <- struct{}{}:
+		default:
+		}
+	}
+}

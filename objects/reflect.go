@@ -1,0 +1,256 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/horkos/horkos/apiserver"
+)
+
+// Times of asking an API server.
+const (
+	listTimeout = time.Minute
+	// firstRetry and lastRetry bound the pauses between tries; up to as much again is added
+	// by chance, so that nodes that lost the same server do not return together.
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = 5 * time.Second
+	// spread is in what time the collections are asked for once the server answers again.
+	spread = time.Second
+)
+
+// mirror takes what a reflector is told of one collection.
+type mirror interface {
+	// listed is told all there is, and of what resource version.
+	listed(all []object, version string)
+	// changed and removed are told of one; version is then that of the collection.
+	changed(object)
+	removed(object)
+	// advanced is told that nothing else happened up to that version.
+	advanced(version string)
+	// failed is told that the API server could not be asked; nil: that it answers.
+	failed(error)
+}
+
+// object is what one reads of an object of any kind.
+type object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// feed hands what a reflector of client-go stores to a mirror. Nothing is stored.
+type feed struct{ mirror }
+
+func (f feed) Add(o any) error    { return one(o, f.changed) }
+func (f feed) Update(o any) error { return one(o, f.changed) }
+func (f feed) Delete(o any) error { return one(o, f.removed) }
+func (f feed) Resync() error      { return nil }
+
+func (f feed) Replace(list []any, version string) error {
+	all := make([]object, 0, len(list))
+	for _, item := range list {
+		if err := one(item, func(o object) { all = append(all, o) }); err != nil {
+			return err
+		}
+	}
+	f.listed(all, version)
+	return nil
+}
+
+// UpdateResourceVersion makes feed a cache.ResourceVersionUpdater.
+func (f feed) UpdateResourceVersion(version string) { f.advanced(version) }
+
+// Transformer makes feed a cache.TransformingStore: what nobody reads of a long list is dropped early.
+func (f feed) Transformer() cache.TransformFunc {
+	return func(o any) (any, error) {
+		err := one(o, func(o object) {
+			o.SetManagedFields(nil)
+			o.SetAnnotations(nil)
+		})
+		if u, ok := o.(*unstructured.Unstructured); ok {
+			delete(u.Object, "status")
+		}
+		return o, err
+	}
+}
+
+func one(o any, do func(object)) error {
+	read, ok := o.(object)
+	if !ok {
+		return errors.New("the API server sent something that is no object")
+	}
+	do(read)
+	return nil
+}
+
+// parseVersion reads a resource version. One that is no number is older than any.
+func parseVersion(version string) uint64 {
+	n, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// asker lists and watches one collection.
+type asker struct {
+	list  func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch func(context.Context, metav1.ListOptions) (apiwatch.Interface, error)
+}
+
+func askObjects(clients apiserver.Clients, r schema.GroupVersionResource) asker {
+	c := clients.Objects.Resource(r)
+	return asker{
+		list:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
+		watch: c.Watch,
+	}
+}
+
+func askMetadata(clients apiserver.Clients, r schema.GroupVersionResource) asker {
+	c := clients.Metadata.Resource(r)
+	return asker{
+		list:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
+		watch: c.Watch,
+	}
+}
+
+// keepUp keeps a mirror up to date until the context ends. What is sent over restart has
+// it begin anew at once, with a whole list.
+func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-chan struct{}) {
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			if o.ResourceVersion == "0" {
+				o.ResourceVersion = "" // whatever a server has at hand may be older than what is known here
+			}
+			ctx, cancel := context.WithTimeout(ctx, listTimeout)
+			defer cancel()
+			return pass(ctx, through, to, func() (runtime.Object, error) { return ask.list(ctx, o) })
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			return pass(ctx, through, to, func() (apiwatch.Interface, error) { return ask.watch(ctx, o) })
+		},
+	}
+	silent := logr.Discard() // the mirror is told what goes wrong
+	ctx = klog.NewContext(ctx, silent)
+	backoff := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 1, Steps: 10, Cap: lastRetry}
+	for ctx.Err() == nil {
+		run, again := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			select {
+			case <-restart:
+				again()
+			case <-run.Done():
+			}
+		}()
+		r := cache.NewReflectorWithOptions(lw, nil, feed{to}, cache.ReflectorOptions{Name: "horkos", Backoff: &backoff, Logger: &silent})
+		r.RunWithContext(run)
+		again()
+		<-done
+	}
+}
+
+// pass asks through the door, and tells the mirror what came of it.
+func pass[T any](ctx context.Context, through *door, to mirror, ask func() (T, error)) (T, error) {
+	leave, err := through.enter(ctx)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	answer, err := ask()
+	leave(err)
+	if ctx.Err() == nil {
+		to.failed(err)
+	}
+	return answer, err
+}
+
+// door lets one ask at a time while the API server does not answer, so that a node which
+// lost it knocks once and not once for every collection.
+type door struct {
+	mu     sync.Mutex
+	shut   bool
+	asking bool
+	opened chan struct{} // closed when something of the above is another
+}
+
+func newDoor() *door { return &door{opened: make(chan struct{})} }
+
+// enter waits until it may be asked. leave is told what came of that.
+func (d *door) enter(ctx context.Context) (leave func(error), err error) {
+	waited := false
+	for {
+		d.mu.Lock()
+		if !d.shut || !d.asking {
+			asks := d.shut
+			d.asking = d.asking || asks
+			d.mu.Unlock()
+			if waited && !asks { // others waited too
+				if err := pause(ctx, rand.N(spread)); err != nil {
+					return nil, err
+				}
+			}
+			return func(err error) { d.leave(asks, err) }, nil
+		}
+		opened := d.opened
+		d.mu.Unlock()
+		waited = true
+		select {
+		case <-opened:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (d *door) leave(asked bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if asked {
+		d.asking = false
+	}
+	// Whatever the server says, it is there.
+	d.shut = err != nil && !isAnswer(err)
+	close(d.opened)
+	d.opened = make(chan struct{})
+}
+
+// isAnswer tells an answer of the API server that is a refusal from none at all. One that
+// it is too busy is none: all should wait.
+func isAnswer(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	return !apierrors.IsTooManyRequests(err) && !apierrors.IsServiceUnavailable(err) && !apierrors.IsTimeout(err) && !apierrors.IsServerTimeout(err) && !apierrors.IsInternalError(err)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// unserved tells whether an answer says that the API server does not know the resource, and
+// not that it lacks an object.
+func unserved(err error) bool { return err != nil && apierrors.IsNotFound(err) }
