@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -71,6 +72,74 @@ func TestARenewedCertificateIsShownAtTheNextConnection(t *testing.T) {
 	}
 	if got := get(t, c); got != "second" {
 		t.Errorf("then the client is %q", got)
+	}
+}
+
+// stalling is a connection of a server that stops, while its kernel goes on.
+type stalling struct {
+	net.Conn
+	stalled *atomic.Bool
+	closed  chan struct{}
+}
+
+func (c stalling) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.stalled.Load() {
+		<-c.closed
+	}
+	return n, err
+}
+
+// TestAServerThatStopsIsNoticed: by the pings of HTTP/2, whose times are the environment's.
+func TestAServerThatStopsIsNoticed(t *testing.T) {
+	t.Setenv("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "1")
+	t.Setenv("HTTP2_PING_TIMEOUT_SECONDS", "1")
+	arrived := make(chan struct{})
+	w := newWorld(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	})
+	var stalled atomic.Bool
+	closed := make(chan struct{})
+	t.Cleanup(func() { close(closed) })
+	c, err := Connect(w.behind(t, func(c net.Conn) net.Conn { return stalling{c, &stalled, closed} }))
+	must(t, err)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), long)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { _, _, err := c.Get(ctx, "/watch", 100); failed <- err }()
+	<-arrived
+	stalled.Store(true)
+	began := time.Now()
+	if err := <-failed; err == nil || ctx.Err() != nil {
+		t.Errorf("noticed after %v: %v", time.Since(began), err)
+	}
+}
+
+func TestNothingIsLeftOfOldConnections(t *testing.T) {
+	w := newWorld(t, whoAmI)
+	dir := t.TempDir()
+	identity := filepath.Join(dir, "identity.pem")
+	w.identify(t, identity, "node")
+	path := w.kubeconfig(t, dir, m{"client-certificate": identity, "client-key": identity})
+	before := runtime.NumGoroutine()
+	for range 20 {
+		config, err := Config(path, "horkos-node")
+		must(t, err)
+		c, err := Connect(config)
+		must(t, err)
+		get(t, c)
+		c.Close()
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	// client-go ends what follows the files of a client when the client is collected.
+	for deadline := time.Now().Add(long); runtime.NumGoroutine() > before+5; <-tick.C {
+		runtime.GC()
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, and %d before", runtime.NumGoroutine(), before)
+		}
 	}
 }
 

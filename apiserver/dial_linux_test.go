@@ -23,20 +23,6 @@ func cut(t *testing.T, c net.Conn) {
 	must(t, err)
 }
 
-// gate keeps the connections that a listener accepts.
-type gate struct {
-	net.Listener
-	conns chan net.Conn
-}
-
-func (g gate) Accept() (net.Conn, error) {
-	c, err := g.Listener.Accept()
-	if err == nil {
-		g.conns <- c
-	}
-	return c, err
-}
-
 // TestAConnectionThatWasCutWithoutAWordIsNoticed: one on which a watch waits, and one on
 // which a question is asked. The times are a fifth of those that are used,
 // with which it takes 15 s.
@@ -51,14 +37,7 @@ func TestAConnectionThatWasCutWithoutAWordIsNoticed(t *testing.T) {
 				<-r.Context().Done()
 			})
 			conns := make(chan net.Conn, 8)
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			must(t, err)
-			forward := &http.Server{Handler: w.Config.Handler, TLSConfig: w.TLS.Clone()}
-			go func() { _ = forward.ServeTLS(gate{listener, conns}, "", "") }()
-			defer forward.Close()
-			config, _, err := (&Options{Kubeconfig: writeKubeconfig(t, t.TempDir(),
-				m{"server": "https://" + listener.Addr().String(), "certificate-authority-data": w.ca}, m{})}).read()
-			must(t, err)
+			config := w.behind(t, func(c net.Conn) net.Conn { conns <- c; return c })
 			config.Dial = newDialer(2*time.Second, time.Second, 3*time.Second).DialContext
 			c, err := Connect(config)
 			must(t, err)

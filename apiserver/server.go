@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -20,6 +21,9 @@ const (
 	maxWait = 15 * time.Second
 )
 
+// ErrNotConnected is in the chain of the error of a Server that has no clients.
+var ErrNotConnected = errors.New("not connected to the API server")
+
 // Server is the API server to a daemon that runs for long: also before there is a kubeconfig,
 // and when another takes its place. Safe for concurrent use.
 type Server struct {
@@ -33,7 +37,9 @@ type Server struct {
 
 // NewServer makes a Server that has no clients before Run.
 func NewServer(o Options, log *slog.Logger) *Server {
-	return &Server{options: o, log: log, none: errors.New("how to reach the API server is not read yet")}
+	s := &Server{options: o, log: log}
+	s.set(Clients{}, errors.New("how to reach it is not read yet"))
+	return s
 }
 
 // Clients are those of the moment; the error says why there are none.
@@ -46,7 +52,10 @@ func (s *Server) Clients() (Clients, error) {
 func (s *Server) set(c Clients, none error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.clients, s.none = c, none
+	s.clients, s.none = c, nil
+	if none != nil {
+		s.none = fmt.Errorf("%w: %w", ErrNotConnected, none)
+	}
 }
 
 // Get is that of the clients of the moment.
@@ -73,7 +82,7 @@ func (s *Server) Run(ctx context.Context, do func(context.Context, Clients) erro
 		}
 		s.set(clients, nil)
 		changed, err := s.during(ctx, clients, found, do)
-		s.set(Clients{}, errors.New("how to reach the API server has changed, and is read again"))
+		s.set(Clients{}, errors.New("how to reach it is read again"))
 		clients.Close()
 		if !changed {
 			return err

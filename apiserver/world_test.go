@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"k8s.io/client-go/rest"
 )
 
 func must(t testing.TB, err error) {
@@ -127,4 +129,33 @@ func whoAmI(w http.ResponseWriter, r *http.Request) {
 		name += c.Subject.CommonName
 	}
 	_, _ = w.Write([]byte(name))
+}
+
+// wrapped gives the connections that a listener accepts as others.
+type wrapped struct {
+	net.Listener
+	wrap func(net.Conn) net.Conn
+}
+
+func (l wrapped) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.wrap(c), nil
+}
+
+// behind serves at another address too, on connections that are wrapped, and says how it
+// is reached there.
+func (w *world) behind(t testing.TB, wrap func(net.Conn) net.Conn) *rest.Config {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	server := &http.Server{Handler: w.Config.Handler, TLSConfig: w.TLS.Clone()}
+	go func() { _ = server.ServeTLS(wrapped{listener, wrap}, "", "") }()
+	t.Cleanup(func() { server.Close() })
+	config, _, err := (&Options{Kubeconfig: writeKubeconfig(t, t.TempDir(),
+		m{"server": "https://" + listener.Addr().String(), "certificate-authority-data": w.ca}, m{})}).read()
+	must(t, err)
+	return config
 }

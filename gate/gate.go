@@ -165,6 +165,7 @@ func (s *Shell) count(v Verdict, reason verifier.Reason, took time.Duration) {
 	}
 	s.Metrics.Decisions.WithLabelValues(s.Gate, v.Decision.Result.String(), string(reason), string(s.Mode)).Inc()
 	s.Metrics.Duration.WithLabelValues(s.Gate).Observe(took.Seconds())
+	s.Metrics.results[v.Decision.Result].Add(1)
 }
 
 // tell logs a refusal, or what enforcing would have refused: one entry a refusal, not a decision.

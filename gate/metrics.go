@@ -2,9 +2,12 @@ package gate
 
 import (
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/horkos/horkos/verifier"
 )
 
 // Metrics are those of a gate; docs/metrics.md tells each. No image, namespace or pod is in a label.
@@ -21,7 +24,12 @@ type Metrics struct {
 	Lookups         *prometheus.CounterVec
 	Requests        *prometheus.CounterVec
 	RequestDuration *prometheus.HistogramVec
+
+	results [verifier.Allowed + 1]atomic.Int64
 }
+
+// Count is how often a result was decided since the start.
+func (m *Metrics) Count(r verifier.Result) int64 { return m.results[r].Load() }
 
 // NewMetrics makes the metrics and registers them.
 func NewMetrics(r prometheus.Registerer, version string) *Metrics {

@@ -15,6 +15,7 @@ import (
 	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/image"
 	"github.com/horkos/horkos/verifier/source"
+	"github.com/horkos/horkos/verifier/source/cluster"
 )
 
 // evidenceDir is the folder of the state folder with what sources answered.
@@ -25,6 +26,9 @@ func (n *Node) gather() error {
 	sources, err := source.Build(n.config.Sources)
 	if err != nil {
 		return err
+	}
+	if n.member != nil {
+		sources = append(sources, cluster.New(n.member.server))
 	}
 	n.sources = sources
 	n.decider = verifier.Decider{Default: n.config.defaultAction(), Sources: []evidence.Question{{Source: folderSource}}}

@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/horkos/horkos/apiserver"
 	"github.com/horkos/horkos/audit"
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/gate"
@@ -59,8 +58,7 @@ type Node struct {
 	worked   chan struct{} // told when much was done that is not done often
 	recalled atomic.Bool   // the evidence on disk is read
 
-	server  *apiserver.Server // nil where no cluster is followed
-	cluster *objects.Cluster  // nil where none is
+	member *membership // nil where no cluster is followed
 
 	mu   sync.Mutex
 	sets map[crds.Origin]crds.Set // what is in force of each origin
@@ -86,6 +84,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	}
 	defer n.client.Close()
 	n.index = containerd.NewIndex(n.client, containerd.Options{Log: log, OnChange: n.listed, OnRelist: n.soonRest, Prefer: n.spokenFor})
+	n.join(version)
 	if err := n.gather(); err != nil {
 		return err
 	}
@@ -143,7 +142,7 @@ func (n *Node) run(ctx context.Context) error {
 	}
 	n.records, err = audit.Open(audit.Options{
 		Path: config.AuditLog, Node: name, MaxBytes: int64(config.AuditMaxBytes), MaxFiles: config.AuditMaxFiles,
-		OnHead: func(seq uint64, _ string) { n.gates.AuditHead.Set(float64(seq)) },
+		OnHead: n.atHead,
 		Log:    log, Now: n.clock.Now,
 	})
 	if err != nil {
@@ -154,18 +153,12 @@ func (n *Node) run(ctx context.Context) error {
 		return err
 	}
 	known := []crds.Set{first}
-	if config.cluster() {
-		n.server = apiserver.NewServer(apiserver.Options{Kubeconfig: config.Kubeconfig, Program: "horkos-node", Owned: true}, log)
-		synced := n.gates.Synced.WithLabelValues(string(crds.Cluster))
-		cluster, kept, err := objects.OpenCluster(objects.ClusterOptions{StateDir: config.StateDir, Owned: true, Node: name,
-			MaximumAge: config.policyAge(), Now: n.clock.Now, Log: log, OnSynced: func(at time.Time) { synced.Set(float64(at.Unix())) }})
+	if n.member != nil {
+		kept, err := n.recall()
 		if err != nil {
 			return err
 		}
-		if s := cluster.Status().Synced; !s.IsZero() {
-			synced.Set(float64(s.Unix()))
-		}
-		n.cluster, known = cluster, append(known, kept)
+		known = append(known, kept)
 	}
 	n.shell = &gate.Shell{Gate: plugin.GateName, Node: name, Mode: gate.Mode(config.Enforcement), AuditFailure: gate.AuditFailure(config.AuditFailure),
 		Floor: n.floor.Floor, Records: n.records, Metrics: n.gates, Log: log, Now: n.clock.Now}
@@ -174,7 +167,7 @@ func (n *Node) run(ctx context.Context) error {
 	n.plugin = plugin.New(plugin.Options{
 		Socket: config.NRISocket, Binder: n.index, Decide: n.decide, Wanter: n.fetcher, Shell: n.shell,
 		MaxSpecBytes: config.MaxSpecBytes, MaxSyncBytes: config.MaxSyncBytes,
-		Before: n.mayRegister, Explain: n.explain, Changed: func(plugin.State) { n.service.Changed() },
+		Before: n.mayRegister, Explain: n.explain, Changed: func(plugin.State) { n.service.Changed(); n.member.changed() },
 		Now: n.clock.Now, Log: log,
 	})
 	n.service = newService(n.problems, n.notices, func() bool { return n.plugin.State().Synchronized }, n.probe)
@@ -191,9 +184,8 @@ func (n *Node) run(ctx context.Context) error {
 	group.Go(func() error { return n.store.Run(ctx) })
 	group.Go(func() error { return n.floor.Run(ctx) })
 	group.Go(func() error { return folder.Run(ctx, func(set crds.Set) { n.take(set) }) })
-	if n.cluster != nil {
-		group.Go(func() error { return n.cluster.Run(ctx, func(set crds.Set) { n.take(set) }) })
-		group.Go(func() error { return n.server.Run(ctx, n.cluster.Follow) })
+	if n.member != nil {
+		group.Go(func() error { return n.follow(ctx) })
 	}
 	group.Go(func() error { return n.fetcher.Run(ctx) })
 	group.Go(func() error { return n.sweepOnChange(ctx) })
@@ -244,6 +236,15 @@ func (n *Node) take(sets ...crds.Set) {
 	}
 	if n.service != nil {
 		n.service.Changed()
+		n.member.changed()
+	}
+}
+
+// atHead is told of each record of the audit log.
+func (n *Node) atHead(seq uint64, hash string) {
+	n.gates.AuditHead.Set(float64(seq))
+	if n.member != nil {
+		n.member.head.set(seq, hash)
 	}
 }
 
@@ -314,8 +315,8 @@ func (n *Node) notices() []string {
 	if p := n.clock.Problem(); p != "" {
 		all = append(all, "time: "+p)
 	}
-	if n.cluster != nil {
-		if s := n.cluster.Status(); s.Problem != "" {
+	if n.member != nil {
+		if s := n.member.objects.Status(); s.Problem != "" {
 			all = append(all, "cluster: "+s.Problem+n.since(s.Synced))
 		}
 	}

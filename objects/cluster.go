@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/horkos/horkos/apiserver"
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/state"
@@ -24,9 +26,9 @@ const (
 	gather = 50 * time.Millisecond
 	// keepEvery is how often the time of the kept copy is brought up to date.
 	keepEvery = 10 * time.Minute
-	// lapse is how long nothing of a collection may be heard before that is told. An API
-	// server sends a bookmark every minute.
-	lapse = 5 * time.Minute
+	// lapse is how long nothing of a collection may be heard before it is listed anew, and
+	// twice that before it is told. An API server sends a bookmark every minute.
+	lapse = 3 * time.Minute
 )
 
 // ClusterOptions say which cluster to follow and how.
@@ -59,7 +61,8 @@ type Cluster struct {
 	expired  bool
 	trouble  map[string]string // why a collection cannot be asked for, by its name
 	restarts map[string]chan struct{}
-	missed   bool // changes of the definitions may have gone unheard
+	listened map[string]time.Time // when a collection was listed anew for want of news
+	missed   bool                 // changes of the definitions may have gone unheard
 
 	unkept  bool
 	kept    time.Time // when the kept copy was written last
@@ -80,7 +83,7 @@ func OpenCluster(o ClusterOptions) (*Cluster, crds.Set, error) {
 	}
 	c := &Cluster{
 		options: o, changed: make(chan struct{}, 1), replica: newReplica(),
-		trouble: make(map[string]string), restarts: make(map[string]chan struct{}),
+		trouble: make(map[string]string), restarts: make(map[string]chan struct{}), listened: make(map[string]time.Time),
 		accepted: acceptance{path: filepath.Join(o.StateDir, acceptClusterName), owned: o.Owned, log: o.Log},
 	}
 	for _, k := range c.replica.kinds {
@@ -127,7 +130,7 @@ func (c *Cluster) Status() ClusterStatus {
 		s.Problem = "the API server was not reached since the start"
 	case !c.replica.complete():
 		s.Problem = c.replica.unlisted()
-	case c.options.Now().Sub(s.Synced) > lapse:
+	case c.options.Now().Sub(s.Synced) > 2*lapse:
 		s.Problem = "nothing was heard of the API server for a while"
 	}
 	return s
@@ -144,7 +147,7 @@ func (c *Cluster) Follow(ctx context.Context, clients apiserver.Clients) error {
 	defer cancel(nil)
 	var all sync.WaitGroup
 	defer all.Wait()
-	through := newDoor()
+	through := newDoor(func(ctx context.Context) error { return c.compare(ctx, clients) })
 	for _, r := range resources() {
 		ask := askObjects(clients, r.GroupVersionResource)
 		if r.kind == crds.KindNamespace {
@@ -157,6 +160,35 @@ func (c *Cluster) Follow(ctx context.Context, clients apiserver.Clients) error {
 	all.Go(func() { keepUp(ctx, askMetadata(clients, definitions), to, through, c.restarts[to.name]) })
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// compare has everything listed anew if the cluster is older than it was: an API server
+// lets one go on watching from a version that it has not reached yet, and says nothing.
+func (c *Cluster) compare(ctx context.Context, clients apiserver.Clients) error {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	list, err := clients.Metadata.Resource(namespaces.GroupVersionResource).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if parseVersion(list.ResourceVersion) >= c.replica.newest() {
+		return nil
+	}
+	c.options.Log.Warn("the cluster is older than it was: everything is listed anew", "resourceVersion", list.ResourceVersion, "before", c.replica.newest())
+	for name := range c.restarts {
+		c.restart(name)
+	}
+	return nil
+}
+
+// restart has a collection listed anew.
+func (c *Cluster) restart(name string) {
+	select {
+	case c.restarts[name] <- struct{}{}:
+	default:
+	}
 }
 
 // Run puts in force what is told until the context ends, whose error it returns. It calls
@@ -214,6 +246,7 @@ func (c *Cluster) step() (set crds.Set, changed bool, wait time.Duration) {
 		c.unproven = ""
 	}
 	c.hear()
+	c.listen(now)
 	c.expire()
 	set = c.set()
 	changed = expired != c.expired || !sameSet(before, set)
@@ -252,6 +285,17 @@ func (c *Cluster) hear() {
 		c.replica.synced = oldest
 		if c.options.OnSynced != nil {
 			c.options.OnSynced(oldest)
+		}
+	}
+}
+
+// listen has collections listed anew of which nothing was heard for long, not even a bookmark.
+func (c *Cluster) listen(now time.Time) {
+	for _, k := range c.replica.kinds {
+		if k.found != nil && now.Sub(k.heard) > lapse && now.Sub(c.listened[k.name()]) > lapse {
+			c.listened[k.name()] = now
+			c.options.Log.Debug("nothing is heard of a collection: it is listed anew", "resource", k.name(), "since", k.heard)
+			c.restart(k.name())
 		}
 	}
 }
@@ -537,10 +581,7 @@ func (m *defined) note(o object) {
 	}
 	m.cluster.replica.definitions[o.GetName()] = definition{string(o.GetUID()), o.GetDeletionTimestamp() != nil}
 	if k.unserved {
-		select {
-		case m.cluster.restarts[k.name()] <- struct{}{}:
-		default:
-		}
+		m.cluster.restart(k.name())
 	}
 }
 
@@ -560,9 +601,6 @@ func (m *defined) failed(err error) {
 		c.tell()
 	case c.missed:
 		c.missed = false
-		select {
-		case c.restarts[m.name] <- struct{}{}:
-		default:
-		}
+		c.restart(m.name)
 	}
 }

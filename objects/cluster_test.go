@@ -721,7 +721,7 @@ func TestHowThingsStandWithTheClusterIsTold(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	w.list()
-	w.now = w.now.Add(lapse + time.Minute)
+	w.now = w.now.Add(2*lapse + time.Minute)
 	if got := w.cluster.Status(); !strings.Contains(got.Problem, "nothing was heard") {
 		t.Errorf("%+v", got)
 	}
@@ -729,5 +729,37 @@ func TestHowThingsStandWithTheClusterIsTold(t *testing.T) {
 	w.list()
 	if got := w.cluster.Status(); !strings.Contains(got.Problem, "truststores.notation.nirmata.io") {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestACollectionThatNothingIsHeardOfIsListedAnew(t *testing.T) {
+	w := newWorld(t)
+	w.put(enforcing)
+	w.list()
+	w.after(time.Second)
+	name := w.resourceOf("ImageRevocation").name()
+	again := func() bool {
+		select {
+		case <-w.cluster.restarts[name]:
+			return true
+		default:
+			return false
+		}
+	}
+	w.after(lapse - time.Minute)
+	if again() {
+		t.Error("listed anew too soon")
+	}
+	w.after(2 * time.Minute)
+	if !again() {
+		t.Error("not listed anew")
+	}
+	w.after(time.Minute)
+	if again() {
+		t.Error("listed anew again and again")
+	}
+	w.after(lapse)
+	if !again() {
+		t.Error("not listed anew when that was in vain")
 	}
 }

@@ -167,12 +167,17 @@ func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-
 
 // pass asks through the door, and tells the mirror what came of it.
 func pass[T any](ctx context.Context, through *door, to mirror, ask func() (T, error)) (T, error) {
-	leave, err := through.enter(ctx)
+	var answer T
+	leave, first, err := through.enter(ctx)
 	if err != nil {
-		var none T
-		return none, err
+		return answer, err
 	}
-	answer, err := ask()
+	if first {
+		err = through.check(ctx)
+	}
+	if err == nil {
+		answer, err = ask()
+	}
 	leave(err)
 	if ctx.Err() == nil {
 		to.failed(err)
@@ -181,18 +186,24 @@ func pass[T any](ctx context.Context, through *door, to mirror, ask func() (T, e
 }
 
 // door lets one ask at a time while the API server does not answer, so that a node which
-// lost it knocks once and not once for every collection.
+// lost it knocks once and not once for every collection. What it is then is checked before
+// the others go on where they were.
 type door struct {
+	check func(context.Context) error
+
 	mu     sync.Mutex
 	shut   bool
 	asking bool
 	opened chan struct{} // closed when something of the above is another
 }
 
-func newDoor() *door { return &door{opened: make(chan struct{})} }
+func newDoor(check func(context.Context) error) *door {
+	return &door{check: check, opened: make(chan struct{})}
+}
 
-// enter waits until it may be asked. leave is told what came of that.
-func (d *door) enter(ctx context.Context) (leave func(error), err error) {
+// enter waits until it may be asked, and tells whether it is the first time after there was
+// no answer. leave is told what came of it.
+func (d *door) enter(ctx context.Context) (leave func(error), first bool, err error) {
 	waited := false
 	for {
 		d.mu.Lock()
@@ -202,10 +213,10 @@ func (d *door) enter(ctx context.Context) (leave func(error), err error) {
 			d.mu.Unlock()
 			if waited && !asks { // others waited too
 				if err := pause(ctx, rand.N(spread)); err != nil {
-					return nil, err
+					return nil, false, err
 				}
 			}
-			return func(err error) { d.leave(asks, err) }, nil
+			return func(err error) { d.leave(asks, err) }, asks, nil
 		}
 		opened := d.opened
 		d.mu.Unlock()
@@ -213,7 +224,7 @@ func (d *door) enter(ctx context.Context) (leave func(error), err error) {
 		select {
 		case <-opened:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		}
 	}
 }

@@ -136,6 +136,15 @@ func (r *replica) older() *collection {
 	return nil
 }
 
+// newest is the highest resource version that was ever told.
+func (r *replica) newest() uint64 {
+	var n uint64
+	for _, k := range r.kinds {
+		n = max(n, k.version, k.told)
+	}
+	return n
+}
+
 // complete tells whether every collection was listed.
 func (r *replica) complete() bool {
 	return !slices.ContainsFunc(r.kinds, func(k *collection) bool { return k.found == nil })
