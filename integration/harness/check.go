@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,16 +13,19 @@ import (
 
 const modulePath = "github.com/horkos/horkos"
 
-// The programs under bin/tools that a run may start: what every run needs, and what only tests do.
+// The programs under bin/tools that a run may start: what every run needs, what only tests
+// of a node do, and what a cluster has.
 var (
 	basicTools = []string{"containerd", "containerd-shim-runc-v2", "runc", "runtime", "pause"}
 	testTools  = []string{"ctr", "kubelet", "containerd-2.2/containerd", "containerd-2.2/containerd-shim-runc-v2",
 		"nrihost-0.12.3", "nrihost-0.12.5"}
+	clusterTools = []string{"etcd", "kube-apiserver", controllerManager, scheduler, "kubelet", "kubectl",
+		"cni/bridge", "cni/host-local", "cni/loopback"}
 )
 
 // Check says whether the real components can run on this machine and with these
 // rights. It returns nil, or an error that names everything that is missing.
-func Check() error { return check(append(testTools, basicTools...)) }
+func Check() error { return check(slices.Concat(basicTools, testTools)) }
 
 func check(tools []string) error {
 	var missing []error

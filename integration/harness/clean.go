@@ -21,7 +21,7 @@ import (
 // programs are the only ones that clean ends because of their command line: an
 // editor or a pager that has a file of the run open is nobody's leftover.
 var programs = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc", "runtime", "kubelet", "horkos-node",
-	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+	"horkos", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"}
 
 const cleanTimeout = 20 * time.Second
 

@@ -4,42 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// envCluster set to "required" makes a cluster that cannot run a failure.
-const envCluster = "HORKOS_CLUSTER"
-
-// clusterTools are what a cluster needs beside what Check checks.
-var clusterTools = []string{"etcd", "kube-apiserver", controllerManager, scheduler, "cni/bridge", "cni/host-local", "cni/loopback"}
-
 // CheckCluster says, as Check does, whether a cluster can run here.
-func CheckCluster() error {
-	if err := Check(); err != nil {
-		return err
-	}
-	if err := checkTools(clusterTools); err != nil {
-		return fmt.Errorf("for a cluster, run make cluster-tools: %w", err)
-	}
-	return nil
-}
+func CheckCluster() error { return check(slices.Concat(basicTools, clusterTools)) }
 
-// RequireCluster is Require for a test of a whole cluster: what such a test needs beside
-// that takes minutes to build, and HORKOS_CLUSTER=required makes its absence a failure.
+// RequireCluster is Require for a test of a whole cluster.
 func RequireCluster(t testing.TB) {
 	t.Helper()
-	Require(t)
-	err := CheckCluster()
-	if err == nil {
-		return
-	}
-	if os.Getenv(envCluster) == "required" {
-		t.Fatalf("%s=required, and no cluster can run here: %v", envCluster, err)
-	}
-	t.Skipf("no cluster can run here: %v", err)
+	require(t, CheckCluster())
+}
+
+// ClusterProgram is Program for a body that starts a cluster.
+func ClusterProgram(body func(ctx context.Context, run *Run) error) error {
+	return program(CheckCluster, body)
 }
 
 // ClusterOptions say what a cluster of one node is made of.
@@ -48,10 +30,17 @@ type ClusterOptions struct {
 	ControlPlane ControlPlaneOptions // Network is filled in
 	Containerd   ContainerdOptions   // Registry and the network are filled in
 
+	// Apply, if not nil, is called when the control plane serves: for objects that are to
+	// be there before the gate and the kubelet start.
+	Apply func(context.Context, *ControlPlane) error
+
 	// Node is the gate of the node, started before the kubelet; Containerd is filled in.
 	// Nil: there is none. Prepare, if not nil, is called before it starts.
 	Node    *NodeOptions
 	Prepare func(*Node) error
+
+	// Follow has the gate follow the objects of the cluster, as the kubelet of its node.
+	Follow bool
 }
 
 // Cluster is a cluster of one node.
@@ -61,6 +50,10 @@ type Cluster struct {
 	Containerd   *Containerd
 	Node         *Node // nil without a gate
 	Kubelet      *Kubelet
+
+	// Identity is the folder with the kubeconfig and the certificate of the node, for
+	// ControlPlane.RenewNode.
+	Identity string
 }
 
 // StartCluster starts a cluster, and waits until its node is ready and pods can be made in
@@ -72,34 +65,58 @@ func (r *Run) StartCluster(ctx context.Context, options ClusterOptions) (*Cluste
 		return nil, err
 	}
 	options.ControlPlane.Network = c.Network
-	// Nothing of a node needs the control plane to start but the kubelet.
-	both, started := errgroup.WithContext(ctx)
-	both.Go(func() error {
-		var err error
-		c.ControlPlane, err = r.StartControlPlane(started, options.ControlPlane)
-		return err
-	})
-	both.Go(func() error { return c.startRuntime(started, r, options) })
-	if err := both.Wait(); err != nil {
+	if c.ControlPlane, err = r.newControlPlane(options.ControlPlane); err != nil {
+		return nil, fmt.Errorf("prepare a control plane: %w", err)
+	}
+	if c.Identity, err = r.folder("i"); err != nil {
 		return nil, err
 	}
-	c.Kubelet, err = r.StartKubelet(ctx, KubeletOptions{Containerd: c.Containerd, ControlPlane: c.ControlPlane, Network: c.Network})
+	kubeconfig, err := c.ControlPlane.NodeKubeconfig(c.Identity, NodeName)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.startServers(ctx, r, options); err != nil {
+		return nil, err
+	}
+	if err := c.startGate(ctx, r, options, kubeconfig); err != nil {
+		return nil, err
+	}
+	c.Kubelet, err = r.StartKubelet(ctx, KubeletOptions{Containerd: c.Containerd, ControlPlane: c.ControlPlane, Kubeconfig: kubeconfig, Network: c.Network})
 	if err != nil {
 		return nil, err
 	}
 	return c, c.WaitReady(ctx)
 }
 
-// startRuntime starts containerd and the gate.
-func (c *Cluster) startRuntime(ctx context.Context, r *Run, options ClusterOptions) error {
-	options.Containerd.Registry = options.Registry
-	options.Containerd.Extra += c.Network.Containerd()
-	var err error
-	if c.Containerd, err = r.StartContainerd(ctx, options.Containerd); err != nil || options.Node == nil {
+// startServers starts the control plane and containerd, of which neither needs the other.
+func (c *Cluster) startServers(ctx context.Context, r *Run, options ClusterOptions) error {
+	both, started := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		if err := c.ControlPlane.Start(started); err != nil || options.Apply == nil {
+			return err
+		}
+		return options.Apply(started, c.ControlPlane)
+	})
+	both.Go(func() error {
+		options.Containerd.Registry = options.Registry
+		options.Containerd.Extra += c.Network.Containerd()
+		var err error
+		c.Containerd, err = r.StartContainerd(started, options.Containerd)
 		return err
+	})
+	return both.Wait()
+}
+
+func (c *Cluster) startGate(ctx context.Context, r *Run, options ClusterOptions, kubeconfig string) error {
+	if options.Node == nil {
+		return nil
 	}
 	node := *options.Node
 	node.Containerd = c.Containerd
+	if options.Follow {
+		node.Args = slices.Concat([]string{"--kubeconfig=" + kubeconfig, "--node-name=" + NodeName}, node.Args)
+	}
+	var err error
 	if c.Node, err = r.NewNode(node); err != nil {
 		return err
 	}

@@ -1,5 +1,3 @@
-//go:build cluster
-
 package harness
 
 import (
@@ -185,7 +183,7 @@ func TestAClusterOutlivesItsAPIServer(t *testing.T) {
 
 func TestNothingIsLeftOfACluster(t *testing.T) {
 	RequireCluster(t)
-	before, links := settings(t)+cachedResults(), interfacesOf(t)
+	before := settings(t)
 	run, err := NewRun()
 	if err != nil {
 		t.Fatal(err)
@@ -198,6 +196,11 @@ func TestNothingIsLeftOfACluster(t *testing.T) {
 		}
 		runningPod(t.Context(), t, cluster, name)
 	}
+	bridge := filepath.Join(interfaces, filepath.Base(run.Dir))
+	links, err := filepath.Glob(filepath.Join(bridge, "brif", "*"))
+	if err != nil || len(links) == 0 {
+		t.Errorf("the bridge has the interfaces %v, %v; want one of a pod", links, err)
+	}
 	began := time.Now()
 	if err := run.Close(); err != nil {
 		t.Fatal(err)
@@ -207,13 +210,18 @@ func TestNothingIsLeftOfACluster(t *testing.T) {
 	if left := commandsOf(t, run.Dir); left != "" {
 		t.Errorf("programs are left: %s", left)
 	}
-	if after := settings(t) + cachedResults(); after != before {
-		t.Errorf("kernel settings and folders of the machine: %s before, %s after", before, after)
+	wantSettings(t, before)
+	for file, of := range results() {
+		if of == run.Dir {
+			t.Errorf("a result of the plugins is left: %s", file)
+		}
 	}
 	// The kernel removes the interfaces of a pod after its last process.
 	if err := until(5*time.Second, func() error {
-		if after := interfacesOf(t); after != links {
-			return fmt.Errorf("network interfaces: %s before, %s after", links, after)
+		for _, link := range append(links, bridge) {
+			if _, err := os.Lstat(filepath.Join(interfaces, filepath.Base(link))); err == nil {
+				return fmt.Errorf("a network interface is left: %s", filepath.Base(link))
+			}
 		}
 		return nil
 	}); err != nil {
@@ -483,12 +491,6 @@ func dialIn(file string) func(ctx context.Context, network, address string) (net
 		d := <-result
 		return d.conn, d.err
 	}
-}
-
-// cachedResults tells whether there is a folder of the CNI library, and what is in it.
-func cachedResults() string {
-	entries, err := os.ReadDir(cniResults)
-	return fmt.Sprintf(", %s: %d entries, exists %t", cniResults, len(entries), err == nil)
 }
 
 // interfacesOf are the names of this machine's network interfaces.

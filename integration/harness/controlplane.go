@@ -31,7 +31,8 @@ type ControlPlane struct {
 
 	Etcd, APIServer, ControllerManager, Scheduler *Service
 
-	Admin *API // in the group system:masters, which may do anything
+	Admin           *API   // in the group system:masters, which may do anything
+	AdminKubeconfig string // path
 
 	run       *Run
 	authority *authority
@@ -77,13 +78,12 @@ func (r *Run) newControlPlane(options ControlPlaneOptions) (*ControlPlane, error
 		return nil, err
 	}
 	for _, user := range []string{controllerManager, scheduler} {
-		config, err := p.Kubeconfig("system:" + user)
-		if err != nil {
+		if _, err := p.WriteKubeconfig(user, "system:"+user); err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(p.file(user+".kubeconfig"), config, 0o600); err != nil {
-			return nil, err
-		}
+	}
+	if p.AdminKubeconfig, err = p.WriteKubeconfig("admin", "admin", "system:masters"); err != nil {
+		return nil, err
 	}
 	if options.Network != nil {
 		forwarder, err := startForwarder(net.JoinHostPort(options.Network.apiAddress().String(), "443"), loopback(ports[0]))
@@ -316,6 +316,17 @@ func (p *ControlPlane) Kubeconfig(user string, groups ...string) ([]byte, error)
 		return nil, err
 	}
 	return p.kubeconfig(map[string]any{"client-certificate-data": pair.certificate, "client-key-data": pair.key})
+}
+
+// WriteKubeconfig writes a Kubeconfig as name.kubeconfig into the folder of the control
+// plane, and returns its path.
+func (p *ControlPlane) WriteKubeconfig(name, user string, groups ...string) (string, error) {
+	content, err := p.Kubeconfig(user, groups...)
+	if err != nil {
+		return "", err
+	}
+	path := p.file(name + ".kubeconfig")
+	return path, writeAtomically(path, content)
 }
 
 // NodeKubeconfig writes a kubeconfig for the kubelet of a node into the folder, and returns

@@ -1,5 +1,3 @@
-//go:build cluster
-
 package harness
 
 import (
@@ -97,6 +95,30 @@ func TestTheClientOfAControlPlaneDoesWhatTheAPIOffers(t *testing.T) {
 	err = api.Watch(ctx, configMaps+"?timeoutSeconds=1", func(string, Object) error { return nil })
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("a watch that the server ends: %v, want EOF", err)
+	}
+}
+
+func TestKubectlOfAControlPlaneSaysWhatItDidAndWhyNot(t *testing.T) {
+	RequireCluster(t)
+	control := startControlPlane(t, New(t))
+	ctx := t.Context()
+	stdout, stderr, err := control.Kubectl(ctx, "create", "configmap", "one", "--from-literal=value=1")
+	if err != nil || stdout != "configmap/one created\n" || stderr != "" {
+		t.Errorf("create: %q, %q, %v", stdout, stderr, err)
+	}
+	if _, stderr, err = control.Kubectl(ctx, "get", "configmap", "two"); err == nil || !strings.Contains(stderr, "NotFound") || !strings.Contains(err.Error(), stderr[:10]) {
+		t.Errorf("get of what is not there: %q, %v", stderr, err)
+	}
+	nobody, err := control.WriteKubeconfig("nobody", "nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := `{apiVersion: v1, kind: ConfigMap, metadata: {name: three}}`
+	if _, stderr, err = control.KubectlAs(ctx, nobody, manifest, "create", "-f", "-"); err == nil || !strings.Contains(stderr, "Forbidden") {
+		t.Errorf("create by a user without roles: %q, %v", stderr, err)
+	}
+	if stdout, _, err = control.KubectlAs(ctx, control.AdminKubeconfig, manifest, "create", "-f", "-"); err != nil || stdout != "configmap/three created\n" {
+		t.Errorf("create from standard input: %q, %v", stdout, err)
 	}
 }
 

@@ -44,7 +44,7 @@ func Calls(ctx context.Context, address string) (map[string]int, error) {
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for lines.Scan() {
 		labels, ok := strings.CutPrefix(lines.Text(), "grpc_server_started_total{")
-		service := label(labels, "grpc_service")
+		service := Label(labels, "grpc_service")
 		if !ok || strings.HasPrefix(service, "runtime.v1.") {
 			continue
 		}
@@ -53,13 +53,14 @@ func Calls(ctx context.Context, address string) (map[string]int, error) {
 			return nil, fmt.Errorf("read containerd's metrics: %w", err)
 		}
 		if n > 0 {
-			calls[service[strings.LastIndex(service, ".")+1:]+"/"+label(labels, "grpc_method")] += int(n)
+			calls[service[strings.LastIndex(service, ".")+1:]+"/"+Label(labels, "grpc_method")] += int(n)
 		}
 	}
 	return calls, nil
 }
 
-func label(labels, name string) string {
+// Label is the value of a label among those of a metric.
+func Label(labels, name string) string {
 	_, rest, _ := strings.Cut(labels, name+`="`)
 	value, _, _ := strings.Cut(rest, `"`)
 	return value

@@ -1,6 +1,7 @@
 // Package harness runs the real components a node is made of, containerd, runc, the
-// kubelet and horkos-node, together with an OCI registry in this process, so that
-// tests and the demo see what a node would do and not what a fake thinks it does.
+// kubelet and horkos-node, those of a control plane around it, and an OCI registry in this
+// process, so that tests and the demo see what a node would do and not what a fake thinks
+// it does.
 //
 // A [Run] is one temporary folder and one cgroup. Whatever is started belongs to
 // it, and [Run.Close] ends all of it: processes, containers, mounts, cgroups and the

@@ -57,12 +57,11 @@ func (p Pushed) ByTagAndDigest() string { return p.ByTag() + "@" + p.Digest }
 // Push builds the image and stores it under ref, "registry.example.com/team/app:1".
 // Pushing another image under the same tag moves the tag.
 func (g *Registry) Push(ref string, image Image) (Pushed, error) {
-	colon := strings.LastIndex(ref, ":")
-	if colon < strings.LastIndex(ref, "/") || !strings.Contains(ref, "/") {
-		return Pushed{}, fmt.Errorf("push %s: a reference is host/path:tag", ref)
+	repository, tag, err := splitTag(ref)
+	if err != nil {
+		return Pushed{}, err
 	}
-	pushed := Pushed{Repository: ref[:colon], Tag: ref[colon+1:]}
-	tag := pushed.Tag
+	pushed := Pushed{Repository: repository, Tag: tag}
 	if image.Index {
 		tag = ""
 	}
@@ -77,6 +76,14 @@ func (g *Registry) Push(ref string, image Image) (Pushed, error) {
 		}
 	}
 	return pushed, nil
+}
+
+func splitTag(ref string) (repository, tag string, err error) {
+	colon := strings.LastIndex(ref, ":")
+	if colon < strings.LastIndex(ref, "/") || !strings.Contains(ref, "/") {
+		return "", "", fmt.Errorf("push %s: a reference is host/path:tag", ref)
+	}
+	return ref[:colon], ref[colon+1:], nil
 }
 
 func (g *Registry) pushIndex(pushed Pushed, image Image, own v1.Descriptor) (string, error) {

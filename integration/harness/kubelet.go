@@ -26,6 +26,7 @@ type KubeletOptions struct {
 
 	// ControlPlane is what the kubelet registers with, as NodeName. Nil: it is standalone.
 	ControlPlane *ControlPlane
+	Kubeconfig   string   // with a ControlPlane: the path of that of the node; empty: one is made
 	Network      *Network // with a ControlPlane: the node's address is the bridge's
 }
 
@@ -81,9 +82,12 @@ func (r *Run) newKubelet(options KubeletOptions) (*Kubelet, error) {
 	settings := kubeletConfiguration(k, options.Containerd.Address, "/"+cgroup, ports)
 	var flags []string
 	if options.ControlPlane != nil {
-		if flags, err = k.join(options, settings); err != nil {
-			return nil, err
+		if options.Kubeconfig == "" {
+			if options.Kubeconfig, err = options.ControlPlane.NodeKubeconfig(dir, NodeName); err != nil {
+				return nil, err
+			}
 		}
+		flags = k.join(options, settings)
 	}
 	config, err := json.Marshal(settings)
 	if err != nil {
@@ -150,11 +154,8 @@ func kubeletConfiguration(k *Kubelet, containerd, cgroup string, ports []int) ma
 
 // join makes the settings those of a node of a cluster, as kubeadm has them, and returns
 // the flags for that.
-func (k *Kubelet) join(options KubeletOptions, settings map[string]any) ([]string, error) {
-	var err error
-	if k.Kubeconfig, err = options.ControlPlane.NodeKubeconfig(k.Dir, NodeName); err != nil {
-		return nil, err
-	}
+func (k *Kubelet) join(options KubeletOptions, settings map[string]any) []string {
+	k.Kubeconfig = options.Kubeconfig
 	settings["authentication"] = map[string]any{
 		"anonymous": map[string]any{"enabled": false},
 		"webhook":   map[string]any{"enabled": true},
@@ -168,7 +169,7 @@ func (k *Kubelet) join(options KubeletOptions, settings map[string]any) ([]strin
 		settings["address"] = address // where the API server asks for logs
 		flags = append(flags, "--node-ip="+address)
 	}
-	return flags, nil
+	return flags
 }
 
 // WriteStaticPod puts the manifest of a static pod, JSON or YAML, in place.

@@ -83,10 +83,14 @@ func (r *Run) Close() error {
 // runc and the images' program, and no more. SIGINT, SIGTERM
 // and SIGHUP end the context of body; however body ends, the run is closed before
 // Program returns. The errors of both are joined.
-func Program(body func(ctx context.Context, run *Run) error) (err error) {
+func Program(body func(ctx context.Context, run *Run) error) error {
+	return program(func() error { return check(basicTools) }, body)
+}
+
+func program(check func() error, body func(ctx context.Context, run *Run) error) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := check(basicTools); err != nil {
+	if err := check(); err != nil {
 		return err
 	}
 	run, err := NewRun()
@@ -97,10 +101,10 @@ func Program(body func(ctx context.Context, run *Run) error) (err error) {
 	return body(ctx, run)
 }
 
-// tool is the path of a program that make built: "kubelet", "containerd-2.2/ctr".
 // Program is the path of a program of the project.
 func (r *Run) Program(name string) string { return filepath.Join(r.root, "bin", name) }
 
+// tool is the path of a program that make built: "kubelet", "containerd-2.2/ctr".
 func (r *Run) tool(name string) string { return filepath.Join(r.root, "bin", "tools", name) }
 
 // folder makes a folder in the run that nothing else uses, kind and a number.

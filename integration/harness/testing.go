@@ -22,7 +22,11 @@ const defaultTries = 0.2
 // HORKOS_INTEGRATION=required it fails it.
 func Require(t testing.TB) {
 	t.Helper()
-	err := Check()
+	require(t, Check())
+}
+
+func require(t testing.TB, err error) {
+	t.Helper()
 	if err == nil {
 		return
 	}

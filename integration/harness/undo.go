@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +18,11 @@ var kernelSettings = []string{
 	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// keepKernelSettings notes the settings as they are, once a run.
+// sysctlNote is the file that a setting is noted in.
+func sysctlNote(setting string) string { return strings.ReplaceAll(setting, "/", ".") }
+
+// keepKernelSettings notes the settings as they are, once a run; where another run has
+// changed them already, as that one found them.
 func keepKernelSettings(dir string) error {
 	keep := filepath.Join(dir, "sysctl")
 	if err := os.Mkdir(keep, 0o700); errors.Is(err, fs.ErrExist) {
@@ -26,27 +31,60 @@ func keepKernelSettings(dir string) error {
 		return fmt.Errorf("keep kernel settings: %w", err)
 	}
 	for _, name := range kernelSettings {
+		note := filepath.Join("sysctl", sysctlNote(name))
+		earlier, err := notesOfOthers(dir, note)
+		if err != nil {
+			return fmt.Errorf("keep kernel settings: %w", err)
+		}
 		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
 		if err != nil {
 			return fmt.Errorf("keep kernel settings: %w", err)
 		}
-		if err := os.WriteFile(filepath.Join(keep, strings.ReplaceAll(name, "/", ".")), value, 0o600); err != nil {
+		if len(earlier) > 0 {
+			value = earlier[0]
+		}
+		if err := os.WriteFile(filepath.Join(dir, note), value, 0o600); err != nil {
 			return fmt.Errorf("keep kernel settings: %w", err)
 		}
 	}
 	return nil
 }
 
-// keepAbsent notes which of the files and folders are not there, so that they are
-// removed again, in the order given; a folder only if it is empty.
+// notesOfOthers are what the other runs on this machine noted in the file: what they found
+// is what was there before any. It is to be read before what is there now, since a run
+// puts things back before its notes go.
+func notesOfOthers(dir, file string) ([][]byte, error) {
+	var notes [][]byte
+	err := eachRun(func(other string) error {
+		if other == dir {
+			return nil
+		}
+		note, err := os.ReadFile(filepath.Join(other, file))
+		if err == nil && len(note) > 0 { // else that run keeps no such thing, or is ending
+			notes = append(notes, note)
+		}
+		return nil
+	})
+	return notes, err
+}
+
+// keepAbsent notes which of the files and folders are not there, or are there because of
+// another run, so that they are removed again, in the order given; a folder only if it is
+// empty.
 func keepAbsent(dir string, paths ...string) error {
 	keep := filepath.Join(dir, "absent")
 	noted, err := os.ReadFile(keep)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keep what is absent: %w", err)
 	}
+	others, err := notesOfOthers(dir, "absent")
+	if err != nil {
+		return fmt.Errorf("keep what is absent: %w", err)
+	}
+	theirs := "\n" + string(bytes.Join(others, nil))
 	for _, path := range paths {
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		_, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) || strings.Contains(theirs, "\n"+path+"\n") {
 			noted = append(noted, path+"\n"...)
 		}
 	}
@@ -60,7 +98,7 @@ func keepAbsent(dir string, paths ...string) error {
 func undo(dir string) error {
 	var errs []error
 	for _, name := range kernelSettings {
-		value, err := os.ReadFile(filepath.Join(dir, "sysctl", strings.ReplaceAll(name, "/", ".")))
+		value, err := os.ReadFile(filepath.Join(dir, "sysctl", sysctlNote(name)))
 		if err != nil {
 			continue
 		}
