@@ -47,9 +47,10 @@ func run(ctx context.Context, cmd *cobra.Command) int {
 
 // Groups of verbs in the help.
 const (
-	groupDecide = "decide"
-	groupAttest = "attest"
-	groupSelf   = "self"
+	groupDecide  = "decide"
+	groupAttest  = "attest"
+	groupCluster = "cluster"
+	groupSelf    = "self"
 )
 
 func command() *cobra.Command {
@@ -74,12 +75,13 @@ decided or the command was used wrongly.`,
 	cmd.AddGroup(
 		&cobra.Group{ID: groupDecide, Title: "Deciding:"},
 		&cobra.Group{ID: groupAttest, Title: "Attesting:"},
+		&cobra.Group{ID: groupCluster, Title: "In a cluster:"},
 		&cobra.Group{ID: groupSelf, Title: "The program itself:"},
 	)
 	cmd.SetHelpCommand(helpCommand())
 	cmd.SetHelpCommandGroupID(groupSelf)
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(verifyCommand(), policyCommand(), auditCommand(), attestCommand(), completionCommand(), versionCommand())
+	cmd.AddCommand(verifyCommand(), policyCommand(), auditCommand(), attestCommand(), controllerCommand(), statusCommand(), completionCommand(), versionCommand())
 	return cmd
 }
 
