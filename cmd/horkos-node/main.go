@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
 
 	"github.com/horkos/horkos/node"
 	"github.com/horkos/horkos/version"
@@ -66,6 +67,7 @@ while it is away: see docs/running-on-a-node.md.`,
 			if err != nil {
 				return err
 			}
+			klog.SetSlogLogger(log) // what the client of the API server says goes there, too
 			return node.Run(cmd.Context(), config, version.String(), log)
 		},
 	}
