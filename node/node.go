@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,9 +61,10 @@ type Node struct {
 
 	member *membership // nil where no cluster is followed
 
-	mu   sync.Mutex
-	sets map[crds.Origin]crds.Set // what is in force of each origin
-	away string                   // why the plugin is kept away from the runtime, as last reported
+	mu    sync.Mutex
+	sets  map[crds.Origin]crds.Set // what is in force of each origin
+	stale string                   // why some of that is not the newest, as last reported
+	away  string                   // why the plugin is kept away from the runtime, as last reported
 }
 
 // takeover is how long a daemon waits for the one before it to end.
@@ -226,8 +228,12 @@ func (n *Node) take(sets ...crds.Set) {
 		}
 	}
 	snap := policy.Compile(all...)
+	before := n.snapshot.Swap(snap)
+	if snap.Revision() == before.Revision() && stale == n.stale && !slices.ContainsFunc(sets, isFolder) {
+		return // namespaces come and go, and say nothing to any policy
+	}
+	n.stale = stale
 	n.report(ignored, snap.Findings())
-	n.snapshot.Store(snap)
 	n.gates.InForce(snap.Revision())
 	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", objects, "stale", stale)
 	select {
@@ -239,6 +245,8 @@ func (n *Node) take(sets ...crds.Set) {
 		n.member.changed()
 	}
 }
+
+func isFolder(set crds.Set) bool { return set.Origin == crds.Folder }
 
 // atHead is told of each record of the audit log.
 func (n *Node) atHead(seq uint64, hash string) {
