@@ -61,10 +61,10 @@ type Node struct {
 
 	member *membership // nil where no cluster is followed
 
-	mu    sync.Mutex
-	sets  map[crds.Origin]crds.Set // what is in force of each origin
-	stale string                   // why some of that is not the newest, as last reported
-	away  string                   // why the plugin is kept away from the runtime, as last reported
+	mu             sync.Mutex
+	sets           map[crds.Origin]crds.Set // what is in force of each origin
+	stale, unknown string                   // why some of that is not the newest, or not known, as last reported
+	away           string                   // why the plugin is kept away from the runtime, as last reported
 }
 
 // takeover is how long a daemon waits for the one before it to end.
@@ -219,23 +219,28 @@ func (n *Node) take(sets ...crds.Set) {
 		}
 	}
 	var all []crds.Set
-	objects, stale := 0, ""
+	objects, stale, unknown := 0, "", ""
 	for _, origin := range []crds.Origin{crds.Folder, crds.Cluster} {
 		if set, ok := n.sets[origin]; ok {
 			all = append(all, set)
 			objects += len(set.Objects)
 			stale = cmp.Or(stale, set.Stale)
+			if set.Unknown != nil {
+				unknown = set.Unknown.Message
+			}
 		}
 	}
 	snap := policy.Compile(all...)
 	before := n.snapshot.Swap(snap)
-	if snap.Revision() == before.Revision() && stale == n.stale && !slices.ContainsFunc(sets, isFolder) {
+	same := snap.Revision() == before.Revision() && stale == n.stale && unknown == n.unknown && !slices.ContainsFunc(sets, isFolder) &&
+		slices.EqualFunc(snap.Findings(), before.Findings(), func(a, b policy.Finding) bool { return a.Message == b.Message })
+	if same {
 		return // namespaces come and go, and say nothing to any policy
 	}
-	n.stale = stale
+	n.stale, n.unknown = stale, unknown
 	n.report(ignored, snap.Findings())
 	n.gates.InForce(snap.Revision())
-	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", objects, "stale", stale)
+	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", objects, "stale", stale, "unknown", unknown)
 	select {
 	case n.swept <- struct{}{}:
 	default:
