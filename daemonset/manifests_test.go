@@ -247,7 +247,7 @@ func TestTheDaemonSetAuditsAndSaysThatItIsFailOpen(t *testing.T) {
 		t.Errorf("it follows no cluster as the node it is on: %v", flags)
 	}
 	env := pods(t)["horkos-node"].Containers[0].Env
-	if len(env) != 1 || env[0].Name != "NODE_NAME" || env[0].ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
+	if len(env) != 3 || env[0].Name != "NODE_NAME" || env[0].ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
 		t.Errorf("the environment is %v", env)
 	}
 	said := object[*apps.DaemonSet](t, "DaemonSet horkos-node").Annotations["horkos.dev/fail-open"]
