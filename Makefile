@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 MAKEFLAGS += --no-builtin-rules
 
 GO ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo devel)
 
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 30s
@@ -29,9 +29,21 @@ build: ## bin/horkos and bin/horkos-node, static
 	@mkdir -p $(BIN)
 	$(PRODUCT) -o $(BIN)/ ./cmd/...
 
+# Not stamped with the checkout or the builder's machine: equal sources give equal bytes.
+image_programs = GOOS=linux GOARCH=$(1) GOAMD64=v1 GOARM64=v8.0 $(PRODUCT) -buildvcs=false -o $(BIN)/image-programs/$(1)/ ./cmd/horkos ./cmd/horkos-node
+
+.PHONY: image
+image: ## the image of both programs, into bin/image (OCI layout; amd64 and arm64; reproducible)
+	@mkdir -p $(BIN)/image-programs/amd64 $(BIN)/image-programs/arm64
+	$(call image_programs,amd64)
+	$(call image_programs,arm64)
+	@$(GO) run ./daemonset/image -programs $(BIN)/image-programs -out $(BIN)/image -version $(VERSION) \
+		-revision "$$(git rev-parse HEAD 2>/dev/null || true)" \
+		-time "$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}"
+
 # The real components. A family is built when its pins are newer than its binaries.
 .PHONY: tools
-tools: $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc $(TOOLS)/containerd-2.2/containerd $(TOOLS)/kubelet $(TOOLS)/staticcheck $(TOOLS)/nrihost-0.12.5 $(TOOLS)/nrihost-0.12.3 ## containerd, runc, kubelet and the linter, into bin/tools (minutes, once)
+tools: $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc $(TOOLS)/containerd-2.2/containerd $(TOOLS)/kubelet $(TOOLS)/etcd $(TOOLS)/cni/bridge $(TOOLS)/staticcheck $(TOOLS)/nrihost-0.12.5 $(TOOLS)/nrihost-0.12.3 ## containerd, runc, Kubernetes, etcd and the linter, into bin/tools (minutes, once)
 
 pins = integration/tools/$(1)/go.mod integration/tools/$(1)/go.sum
 
@@ -51,23 +63,12 @@ $(TOOLS)/runc: $(call pins,runc)
 # Clients parse the version, and k8s.io/kubernetes does not know its own.
 kube_version = $(shell awk '$$2 == "k8s.io/kubernetes" { print $$3 }' integration/tools/kubernetes/go.mod)
 version_package := k8s.io/component-base/version
-kube_ldflags = -s -w -X $(version_package).gitVersion=$(kube_version) -X $(version_package).gitMajor=1 -X $(version_package).gitMinor=$(word 2,$(subst ., ,$(kube_version)))
-# Not the whole family: the kubelet is needed by every suite, the rest by those of a cluster.
-kube_build = mkdir -p $(TOOLS) && echo "tools: building $(1)" && cd integration/tools/kubernetes && \
-	GOFLAGS= GOWORK=off $(GO) build -trimpath -ldflags '$(kube_ldflags)' -o $(CURDIR)/$(TOOLS)/ $(addprefix k8s.io/kubernetes/cmd/,$(1)) && \
-	cd $(CURDIR)/$(TOOLS) && touch $(1) && echo "tools: $(1) built"
+kube_ldflags = -X $(version_package).gitVersion=$(kube_version) -X $(version_package).gitMajor=1 -X $(version_package).gitMinor=$(word 2,$(subst ., ,$(kube_version)))
 
+# All five in one build, which compiles what they share once.
 $(TOOLS)/kubelet: $(call pins,kubernetes)
-	@$(call kube_build,kubelet)
-
-# What a cluster has beside a node. Not among the tools yet: it takes minutes more.
-.PHONY: cluster-tools
-cluster-tools: tools $(TOOLS)/kube-apiserver $(TOOLS)/etcd $(TOOLS)/cni/bridge ## kube-apiserver and the rest of a cluster, into bin/tools (minutes, once)
-
-control_plane := kube-apiserver kube-controller-manager kube-scheduler
-
-$(TOOLS)/kube-apiserver: $(call pins,kubernetes)
-	@$(call kube_build,$(control_plane))
+	@integration/tools/build kubernetes $(TOOLS) '$(kube_ldflags)'
+	@touch $@
 
 $(TOOLS)/etcd: $(call pins,etcd) integration/tools/etcd/main.go
 	@CGO_ENABLED=0 integration/tools/build etcd $(TOOLS)
@@ -77,13 +78,12 @@ $(TOOLS)/cni/bridge: $(call pins,cni)
 	@CGO_ENABLED=0 integration/tools/build cni $(TOOLS)/cni
 	@touch $@
 
-.PHONY: cluster-test
-cluster-test: build cluster-tools ## the harness's tests of a whole cluster (root)
-	$(GO) vet -tags cluster ./integration/harness
-	HORKOS_INTEGRATION=required HORKOS_CLUSTER=required $(GO) test -tags cluster -race -v -count=1 -timeout 15m -run 'Cluster|ControlPlane' ./integration/harness
-
 $(TOOLS)/staticcheck: $(call pins,lint)
 	@integration/tools/build lint $(TOOLS)
+	@touch $@
+
+$(TOOLS)/controller-gen: $(call pins,controller-gen)
+	@integration/tools/build controller-gen $(TOOLS)
 	@touch $@
 
 # One program over two releases of NRI's own package: what runtimes are built of.
@@ -111,11 +111,28 @@ demo: build $(TOOLS)/pause $(TOOLS)/runtime $(TOOLS)/containerd $(TOOLS)/runc ##
 	@$(GO) build -trimpath -o $(BIN)/demo ./integration/demo
 	@exec $(BIN)/demo
 
+.PHONY: cluster
+cluster: build image $(addprefix $(TOOLS)/,pause runtime containerd runc kubelet etcd cni/bridge) ## a cluster of one node with Horkos in it, to try: says what to type, stays until Ctrl-C (root)
+	@$(GO) build -trimpath -o $(BIN)/cluster ./integration/cluster
+	@exec $(BIN)/cluster
+
 .PHONY: test
 test: lint unit integration ## everything below
 
+crd_manifests = $(TOOLS)/controller-gen crd paths=./crds/schema/... output:crd:dir=$(1)
+
+.PHONY: generate
+generate: $(TOOLS)/controller-gen ## the manifests of the CRDs, from the types in crds
+	@rm -f crds/manifests/*_*.yaml
+	$(call crd_manifests,crds/manifests)
+
+.PHONY: generated
+generated: $(TOOLS)/controller-gen
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; $(call crd_manifests,"$$dir"); \
+	diff -ru --exclude=kustomization.yaml crds/manifests "$$dir" || { echo "crds/manifests are not those of the types: run make generate, and keep what it writes"; exit 1; }
+
 .PHONY: lint
-lint: $(TOOLS)/staticcheck ## gofmt, go vet, staticcheck
+lint: $(TOOLS)/staticcheck generated ## gofmt, go vet, staticcheck, generated files
 	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
@@ -143,10 +160,15 @@ bench: ## what deciding, compiling, verifying and being asked cost (docs/perform
 	$(GO) test -run '^$$' -bench 'Cold|Verify' -benchmem ./verifier/attestation
 	$(GO) test -v -count=1 -run 'ACreateCosts|TheCallback' ./plugin/containerd
 
+.PHONY: scale
+scale: $(addprefix $(TOOLS)/,pause runtime containerd runc kubelet etcd cni/bridge) ## what a node and 1,000 nodes cost the API server (docs/performance.md; root, 10 minutes)
+	@$(GO) build -trimpath -o $(BIN)/bench ./integration/bench
+	@exec $(BIN)/bench
+
 # One package after the other (they measure time), and never from the cache (the
 # binaries they run are not seen by go test).
 .PHONY: integration
-integration: build tools ## the suites on real components (root; see CONTRIBUTING)
+integration: build image tools ## the suites on real components (root; see CONTRIBUTING)
 	$(GO) test -v -count=1 -p 1 -timeout $(INTEGRATION_TIMEOUT) ./integration/...
 
 .PHONY: clean
