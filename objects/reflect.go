@@ -25,8 +25,9 @@ import (
 // Times of asking an API server.
 const (
 	listTimeout = time.Minute
-	// firstRetry and lastRetry bound the pauses between tries; up to as much again is added
-	// by chance, so that nodes that lost the same server do not return together.
+	// firstRetry and lastRetry bound the pauses between tries that fail; up to as much again is
+	// added by chance, so that nodes that lost the same server do not return together. A watch that
+	// ends is begun again after firstRetry.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 5 * time.Second
 	// spread is in what time the collections are asked for once the server answers again.
@@ -131,6 +132,7 @@ func askMetadata(clients apiserver.Clients, r schema.GroupVersionResource) asker
 // keepUp keeps a mirror up to date until the context ends. What is sent over restart has
 // it begin anew at once, with a whole list.
 func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-chan struct{}) {
+	tries := &patience{}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			if o.ResourceVersion == "0" {
@@ -138,15 +140,15 @@ func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-
 			}
 			ctx, cancel := context.WithTimeout(ctx, listTimeout)
 			defer cancel()
-			return pass(ctx, through, to, func() (runtime.Object, error) { return ask.list(ctx, o) })
+			return pass(ctx, through, tries, to, func() (runtime.Object, error) { return ask.list(ctx, o) })
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-			return pass(ctx, through, to, func() (apiwatch.Interface, error) { return ask.watch(ctx, o) })
+			return pass(ctx, through, tries, to, func() (apiwatch.Interface, error) { return ask.watch(ctx, o) })
 		},
 	}
 	silent := logr.Discard() // the mirror is told what goes wrong
 	ctx = klog.NewContext(ctx, silent)
-	backoff := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 1, Steps: 10, Cap: lastRetry}
+	backoff := wait.Backoff{Duration: firstRetry, Jitter: 1} // it does not grow: door and patience see to that
 	for ctx.Err() == nil {
 		run, again := context.WithCancel(ctx)
 		done := make(chan struct{})
@@ -166,8 +168,11 @@ func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-
 }
 
 // pass asks through the door, and tells the mirror what came of it.
-func pass[T any](ctx context.Context, through *door, to mirror, ask func() (T, error)) (T, error) {
+func pass[T any](ctx context.Context, through *door, tries *patience, to mirror, ask func() (T, error)) (T, error) {
 	var answer T
+	if err := tries.wait(ctx); err != nil {
+		return answer, err
+	}
 	leave, first, err := through.enter(ctx)
 	if err != nil {
 		return answer, err
@@ -179,21 +184,50 @@ func pass[T any](ctx context.Context, through *door, to mirror, ask func() (T, e
 		answer, err = ask()
 	}
 	leave(err)
+	tries.told(err)
 	if ctx.Err() == nil {
 		to.failed(err)
 	}
 	return answer, err
 }
 
-// door lets one ask at a time while the API server does not answer, so that a node which
-// lost it knocks once and not once for every collection. What it is then is checked before
-// the others go on where they were.
+// patience is how long one waits before a collection is asked for again that the API server
+// refused. It is of one goroutine at a time.
+type patience struct{ refused int }
+
+func (p *patience) told(err error) {
+	switch {
+	case err == nil:
+		p.refused = 0
+	case isAnswer(err):
+		p.refused++
+	}
+}
+
+func (p *patience) wait(ctx context.Context) error {
+	if p.refused == 0 {
+		return nil
+	}
+	return pause(ctx, retryAfter(p.refused))
+}
+
+// retryAfter is the pause after so many failures, one at least.
+func retryAfter(failures int) time.Duration {
+	d := min(firstRetry<<min(failures-1, 8), lastRetry)
+	return d + rand.N(d)
+}
+
+// door lets one ask at a time while the API server does not answer, and that ever more
+// rarely, so that a node which lost it knocks once and not once for every collection. What it
+// is then is checked before the others go on where they were.
 type door struct {
 	check func(context.Context) error
 
 	mu     sync.Mutex
 	shut   bool
 	asking bool
+	failed int           // how often it was asked in vain since it is shut
+	next   time.Time     // it is not asked before, while it is shut
 	opened chan struct{} // closed when something of the above is another
 }
 
@@ -207,36 +241,51 @@ func (d *door) enter(ctx context.Context) (leave func(error), first bool, err er
 	waited := false
 	for {
 		d.mu.Lock()
-		if !d.shut || !d.asking {
-			asks := d.shut
-			d.asking = d.asking || asks
+		until := time.Until(d.next)
+		if !d.shut || (!d.asking && until <= 0) {
+			first := d.shut
+			d.asking = d.asking || first
 			d.mu.Unlock()
-			if waited && !asks { // others waited too
+			if waited && !first { // others waited too
 				if err := pause(ctx, rand.N(spread)); err != nil {
 					return nil, false, err
 				}
 			}
-			return func(err error) { d.leave(asks, err) }, asks, nil
+			return func(err error) { d.leave(first, err) }, first, nil
+		}
+		if d.asking {
+			until = lastRetry
 		}
 		opened := d.opened
 		d.mu.Unlock()
 		waited = true
+		timer := time.NewTimer(until)
 		select {
 		case <-opened:
+		case <-timer.C:
 		case <-ctx.Done():
-			return nil, false, ctx.Err()
+		}
+		timer.Stop()
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
 		}
 	}
 }
 
-func (d *door) leave(asked bool, err error) {
+func (d *door) leave(first bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if asked {
+	if first {
 		d.asking = false
 	}
-	// Whatever the server says, it is there.
-	d.shut = err != nil && !isAnswer(err)
+	switch {
+	case err == nil || isAnswer(err): // whatever the server says, it is there
+		d.shut, d.failed = false, 0
+	case first || !d.shut:
+		d.shut = true
+		d.failed++
+		d.next = time.Now().Add(retryAfter(d.failed))
+	}
 	close(d.opened)
 	d.opened = make(chan struct{})
 }

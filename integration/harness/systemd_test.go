@@ -24,9 +24,17 @@ func TestAMachineRunsItsUnitsAndBootsAgain(t *testing.T) {
 		if name, err := m.Exec(t.Context(), "cat", "/proc/1/comm"); err != nil || name != "systemd\n" {
 			t.Errorf("process 1 is %q, %v; want systemd", name, err)
 		}
-		journal, err := m.Journal(t.Context(), "sleeper.service")
-		if err != nil || !strings.Contains(journal, "good morning") {
-			t.Errorf("the journal says %q, %v; want what the unit wrote", journal, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		err := Poll(ctx, "the journal to have what the unit wrote", func(ctx context.Context) error {
+			journal, err := m.Journal(ctx, "sleeper.service")
+			if err == nil && !strings.Contains(journal, "good morning") {
+				err = fmt.Errorf("it says %q", journal)
+			}
+			return err
+		})
+		cancel()
+		if err != nil {
+			t.Error(err)
 		}
 		if err := m.Kill(); err != nil {
 			t.Fatal(err)
