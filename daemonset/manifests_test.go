@@ -424,7 +424,7 @@ func TestTheRolesGiveTheseVerbsAndNoOthers(t *testing.T) {
 		"notation.nirmata.io/truststores: list watch",
 	}
 	written := []string{
-		"/nodes: get list watch",
+		"/nodes: list watch",
 		"events.k8s.io/events: create",
 		"horkos.dev/nodegates: list watch delete",
 	}
@@ -441,7 +441,7 @@ func TestTheRolesGiveTheseVerbsAndNoOthers(t *testing.T) {
 			"/namespaces: list watch",
 			"apiextensions.k8s.io/customresourcedefinitions: list watch",
 			"horkos.dev/imageattestations: get",
-			"horkos.dev/nodegates: get create patch",
+			"horkos.dev/nodegates: create patch",
 			"horkos.dev/nodegates/status: patch",
 		})},
 		{"the controller", object[*rbac.ClusterRole](t, "ClusterRole horkos-controller").Rules, slices.Concat(read, written)},

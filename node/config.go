@@ -209,6 +209,10 @@ func (c *Config) nameNode() error {
 		if err != nil {
 			return fmt.Errorf("--node-name: ask for the host's name: %w", err)
 		}
+		if !c.cluster() {
+			c.NodeName = name
+			return nil
+		}
 		c.NodeName = strings.ToLower(name)
 	}
 	if !nodeName.MatchString(c.NodeName) || len(c.NodeName) > 253 {

@@ -61,6 +61,9 @@ type Node struct {
 
 	member *membership // nil where no cluster is followed
 
+	taking   sync.Mutex // one takes at a time
+	standing string     // why some of what is in force is not the newest, as last reported
+
 	mu             sync.Mutex
 	sets           map[crds.Origin]crds.Set // what is in force of each origin
 	stale, unknown string                   // why some of that is not the newest, or not known, as last reported
@@ -207,11 +210,10 @@ func (n *Node) run(ctx context.Context) error {
 
 // take puts sets in force, each in the place of the last of its origin.
 func (n *Node) take(sets ...crds.Set) {
-	n.mu.Lock()
-	defer n.mu.Unlock() // one at a time
+	n.taking.Lock()
+	defer n.taking.Unlock()
 	var ignored []attestations.Ignored
 	for _, set := range sets {
-		n.sets[set.Origin] = set
 		if set.Origin == crds.Folder {
 			var records evidence.Records
 			records, ignored = attestations.Records(set.Objects)
@@ -219,28 +221,30 @@ func (n *Node) take(sets ...crds.Set) {
 		}
 	}
 	var all []crds.Set
-	objects, stale, unknown := 0, "", ""
+	objects, standing := 0, ""
+	n.mu.Lock()
+	for _, set := range sets {
+		n.sets[set.Origin] = set
+	}
 	for _, origin := range []crds.Origin{crds.Folder, crds.Cluster} {
 		if set, ok := n.sets[origin]; ok {
 			all = append(all, set)
 			objects += len(set.Objects)
-			stale = cmp.Or(stale, set.Stale)
-			if set.Unknown != nil {
-				unknown = set.Unknown.Message
-			}
+			standing += standingOf(set)
 		}
 	}
+	n.mu.Unlock()
 	snap := policy.Compile(all...)
 	before := n.snapshot.Swap(snap)
-	same := snap.Revision() == before.Revision() && stale == n.stale && unknown == n.unknown && !slices.ContainsFunc(sets, isFolder) &&
-		slices.EqualFunc(snap.Findings(), before.Findings(), func(a, b policy.Finding) bool { return a.Message == b.Message })
+	same := snap.Revision() == before.Revision() && standing == n.standing && !slices.ContainsFunc(sets, isFolder) &&
+		slices.EqualFunc(snap.Findings(), before.Findings(), func(a, b policy.Finding) bool { return a.Object == b.Object && a.Message == b.Message })
 	if same {
 		return // namespaces come and go, and say nothing to any policy
 	}
-	n.stale, n.unknown = stale, unknown
+	n.standing = standing
 	n.report(ignored, snap.Findings())
 	n.gates.InForce(snap.Revision())
-	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", objects, "stale", stale, "unknown", unknown)
+	n.log.Info("policies are in force", "revision", snap.Revision(), "objects", objects, "standing", standing)
 	select {
 	case n.swept <- struct{}{}:
 	default:
@@ -249,6 +253,18 @@ func (n *Node) take(sets ...crds.Set) {
 		n.service.Changed()
 		n.member.changed()
 	}
+}
+
+// standingOf says why what is in force of an origin is not the newest; empty when it is.
+func standingOf(set crds.Set) string {
+	text := ""
+	if set.Stale != "" {
+		text += string(set.Origin) + ": " + set.Stale + "\n"
+	}
+	if set.Unknown != nil {
+		text += string(set.Origin) + ": " + set.Unknown.Message + "\n"
+	}
+	return text
 }
 
 func isFolder(set crds.Set) bool { return set.Origin == crds.Folder }

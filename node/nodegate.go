@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// nodeGateLeast is the least time between two writes: 5,000 nodes write at most 500 a
-	// second, and only while all of them change.
+	// nodeGateLeast is the least time between two writes, and in what time a change is written, at
+	// a time of chance: 5,000 nodes write some 500 a second, and only while all of them change.
 	nodeGateLeast = 10 * time.Second
 	// nodeGateBeat is how often a NodeGate is written while nothing changes, give or take a
 	// fifth: whoever reads it sees by observedAt that the node still says so.
@@ -75,6 +75,7 @@ type nodeGate struct {
 	failing string        // how writing fails, as last told
 	next    time.Time     // nothing is written before
 	beat    time.Time     // it is written then, changed or not
+	due     time.Time     // when a change is written; zero: there is none
 	pause   time.Duration // after the next failure
 }
 
@@ -108,6 +109,9 @@ func (g *nodeGate) Run(ctx context.Context) error {
 		g.look(ctx)
 		now := time.Now()
 		wait := g.next.Sub(now)
+		if !g.due.IsZero() {
+			wait = max(wait, g.due.Sub(now))
+		}
 		if wait <= 0 {
 			wait = min(nodeGateLeast, g.beat.Sub(now))
 		}
@@ -132,6 +136,13 @@ func (g *nodeGate) look(ctx context.Context) {
 	if now.Before(g.next) || (now.Before(g.beat) && !differs(&g.written, &status)) {
 		return
 	}
+	if now.Before(g.beat) && g.due.IsZero() { // what changes on one node changes on many
+		g.due = now.Add(rand.N(nodeGateLeast))
+	}
+	if now.Before(g.due) {
+		return
+	}
+	g.due = time.Time{}
 	err = g.write(ctx, status)
 	if ctx.Err() != nil {
 		return

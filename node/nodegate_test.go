@@ -215,7 +215,7 @@ func TestWhileNothingChangesOnlyTheHeartbeatIsWritten(t *testing.T) {
 	})
 }
 
-func TestAChangeIsWrittenAtOnceAndThenAtMostEvery10Seconds(t *testing.T) {
+func TestAChangeIsWrittenWithin10SecondsAndThenAtMostEvery10(t *testing.T) {
 	changes := map[string]func(*horkos.NodeGateStatus){
 		"the mode":       func(s *horkos.NodeGateStatus) { s.Mode = "audit" },
 		"the revision":   func(s *horkos.NodeGateStatus) { s.PolicyRevision += "x" },
@@ -232,7 +232,7 @@ func TestAChangeIsWrittenAtOnceAndThenAtMostEvery10Seconds(t *testing.T) {
 				g.pass(time.Minute)
 				change(&g.says)
 				g.Changed()
-				if asked := g.pass(0); !slices.Equal(asked, []string{patchStatus}) {
+				if asked := g.pass(nodeGateLeast); !slices.Equal(asked, []string{patchStatus}) {
 					t.Errorf("asked %v", asked)
 				}
 				if asked := g.pass(time.Minute); len(asked) != 0 {
@@ -244,7 +244,7 @@ func TestAChangeIsWrittenAtOnceAndThenAtMostEvery10Seconds(t *testing.T) {
 	withNodeGate(t, func(t *testing.T, g *gateOf) {
 		g.pass(time.Minute)
 		g.says.Ready = false // nobody tells
-		if asked := g.pass(nodeGateLeast); len(asked) != 1 {
+		if asked := g.pass(2 * nodeGateLeast); len(asked) != 1 {
 			t.Errorf("what nobody told of was written %d times", len(asked))
 		}
 		g.pass(0)
@@ -255,10 +255,10 @@ func TestAChangeIsWrittenAtOnceAndThenAtMostEvery10Seconds(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			g.mu.Lock()
 		}
-		if n := len(g.requests); n < 9 || n > 10 {
+		if n := len(g.requests); n < 5 || n > 10 { // each within 10 s, by chance, after 10 s
 			t.Errorf("%d writes in 100 s", n)
 		}
-		if g.pass(nodeGateLeast); g.status()["policyRevision"] != "r999" {
+		if g.pass(2 * nodeGateLeast); g.status()["policyRevision"] != "r999" {
 			t.Errorf("the last is not written: %v", g.status())
 		}
 	})

@@ -2,7 +2,6 @@ package objects
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -53,16 +52,20 @@ type Cluster struct {
 	accepted acceptance
 	changed  chan struct{}
 
-	mu       sync.Mutex
-	replica  *replica
-	met      string // the cluster that answered since the start
-	stale    string
-	unproven string // why the kept copy could not be read; empty once another took its place
-	expired  bool
-	trouble  map[string]string // why a collection cannot be asked for, by its name
-	restarts map[string]chan struct{}
-	listened map[string]time.Time // when a collection was listed anew for want of news
-	missed   bool                 // changes of the definitions may have gone unheard
+	mu        sync.Mutex
+	replica   *replica
+	met       string // the cluster that answered since the start
+	stale     string
+	unproven  string // why the kept copy could not be read; empty once another took its place
+	expired   bool
+	trouble   map[string]string // why a collection cannot be asked for, by its name
+	restarts  map[string]chan struct{}
+	listened  map[string]time.Time // when a collection was listed anew for want of news
+	missed    bool                 // changes of the definitions may have gone unheard
+	relisting bool                 // and they are listed anew for that
+	defined   chan struct{}        // closed while the definitions are those of now
+	asks      chan string          // definitions to ask for
+	told      time.Time            // when something was last told of the definitions
 
 	unkept  bool
 	kept    time.Time // when the kept copy was written last
@@ -83,6 +86,7 @@ func OpenCluster(o ClusterOptions) (*Cluster, crds.Set, error) {
 	}
 	c := &Cluster{
 		options: o, changed: make(chan struct{}, 1), replica: newReplica(),
+		defined: make(chan struct{}), asks: make(chan string, len(resources())),
 		trouble: make(map[string]string), restarts: make(map[string]chan struct{}), listened: make(map[string]time.Time),
 		accepted: acceptance{path: filepath.Join(o.StateDir, acceptClusterName), owned: o.Owned, log: o.Log},
 	}
@@ -147,39 +151,111 @@ func (c *Cluster) Follow(ctx context.Context, clients apiserver.Clients) error {
 	defer cancel(nil)
 	var all sync.WaitGroup
 	defer all.Wait()
-	through := newDoor(func(ctx context.Context) error { return c.compare(ctx, clients) })
+	through := newDoor(func(ctx context.Context) error {
+		err := c.compare(ctx, clients)
+		if errors.Is(err, errAnotherCluster) {
+			cancel(err)
+		}
+		return err
+	})
 	for _, r := range resources() {
 		ask := askObjects(clients, r.GroupVersionResource)
 		if r.kind == crds.KindNamespace {
 			ask = askMetadata(clients, r.GroupVersionResource)
 		}
-		to := &collected{mirrored{c, r.name(), cancel}, r}
+		to := &collected{mirrored{c, r.name()}, r}
 		all.Go(func() { keepUp(ctx, ask, to, through, c.restarts[r.name()]) })
 	}
-	to := &defined{mirrored{c, definitions.GroupResource().String(), cancel}}
+	to := &definitionsMirror{mirrored{c, definitions.GroupResource().String()}}
 	all.Go(func() { keepUp(ctx, askMetadata(clients, definitions), to, through, c.restarts[to.name]) })
+	all.Go(func() { c.confirm(ctx, clients) })
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
 
-// compare has everything listed anew if the cluster is older than it was: an API server
-// lets one go on watching from a version that it has not reached yet, and says nothing.
+// confirm asks for the definitions of kinds of which objects are gone: deleting a definition
+// deletes its objects first, and what is asked for after they are gone tells that.
+func (c *Cluster) confirm(ctx context.Context, clients apiserver.Clients) {
+	tries := &patience{}
+	for {
+		var name string
+		select {
+		case name = <-c.asks:
+		case <-ctx.Done():
+			return
+		}
+		asked := c.options.Now()
+		limited, cancel := context.WithTimeout(ctx, listTimeout)
+		list, err := clients.Metadata.Resource(definitions).List(limited, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+		cancel()
+		tries.told(err)
+		if err != nil {
+			c.options.Log.Debug("a definition cannot be asked for", "name", name, "error", err)
+			if pause(ctx, firstRetry) != nil || tries.wait(ctx) != nil {
+				return
+			}
+		} else {
+			var d definition
+			for _, o := range list.Items {
+				d = definition{string(o.UID), o.DeletionTimestamp != nil}
+			}
+			c.confirmed(name, confirmation{d, asked})
+		}
+		c.tell() // if it is still not known, it is asked for again
+	}
+}
+
+func (c *Cluster) confirmed(name string, a confirmation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replica.kind(name).confirmed = a
+}
+
+// errAnotherCluster is in the chain of the error that ends following.
+var errAnotherCluster = errors.New("another cluster answers")
+
+// compare looks which cluster answers, before anything that it tells is taken. It has
+// everything listed anew if the cluster is older than it was: an API server lets one go on
+// watching from a version that it has not reached yet, and says nothing.
 func (c *Cluster) compare(ctx context.Context, clients apiserver.Clients) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	list, err := clients.Metadata.Resource(namespaces.GroupVersionResource).List(ctx, metav1.ListOptions{Limit: 1})
+	list, err := clients.Metadata.Resource(namespaces.GroupVersionResource).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=kube-system"})
 	if err != nil {
 		return err
 	}
+	if len(list.Items) != 1 || list.Items[0].UID == "" {
+		return errors.New("the cluster cannot be told from others: it has no namespace kube-system")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.meet(string(list.Items[0].UID)); err != nil {
+		return err
+	}
 	if parseVersion(list.ResourceVersion) >= c.replica.newest() {
 		return nil
 	}
 	c.options.Log.Warn("the cluster is older than it was: everything is listed anew", "resourceVersion", list.ResourceVersion, "before", c.replica.newest())
+	for _, k := range c.replica.kinds {
+		k.told = 0 // of another time: this is seen to once
+	}
 	for name := range c.restarts {
 		c.restart(name)
 	}
+	c.tell()
+	return nil
+}
+
+// meet learns which cluster answers.
+func (c *Cluster) meet(uid string) error {
+	switch {
+	case c.met != "" && c.met != uid:
+		return fmt.Errorf("%w: its namespace kube-system has UID %s, not %s", errAnotherCluster, uid, c.met)
+	case c.met == "" && c.replica.cluster != "" && c.replica.cluster != uid:
+		c.options.Log.Error("the kept copy is of another cluster, and is not used any more", "kept", c.replica.cluster, "cluster", uid)
+		c.replica.forget()
+	}
+	c.met, c.replica.cluster = uid, uid
 	return nil
 }
 
@@ -206,9 +282,14 @@ func (c *Cluster) Run(ctx context.Context, take func(crds.Set)) error {
 			}
 		case <-timer.C:
 		}
+		began := time.Now()
 		set, changed, wait := c.step()
 		if changed {
 			take(set)
+		}
+		// Whoever changes objects all the time must not keep the node busy with it.
+		if err := pause(ctx, min(5*time.Since(began), time.Second)); err != nil {
+			return err
 		}
 		timer.Reset(wait)
 	}
@@ -236,7 +317,14 @@ func (c *Cluster) step() (set crds.Set, changed bool, wait time.Duration) {
 	}
 	stale, again := c.stale, time.Time{}
 	if c.met != "" { // until then one does not know whose objects these are
-		stale, again = c.replica.judge(now)
+		var ask []string
+		stale, ask, again = c.replica.judge(now)
+		for _, name := range ask {
+			select {
+			case c.asks <- name:
+			default: // as many wait as there are
+			}
+		}
 	}
 	if stale != "" && stale != c.stale {
 		c.options.Log.Warn("the last objects of the cluster stay in force", "reason", stale)
@@ -269,12 +357,15 @@ func (c *Cluster) step() (set crds.Set, changed bool, wait time.Duration) {
 
 // hear notes up to when what is in force is known to be what the cluster holds.
 func (c *Cluster) hear() {
-	if c.met == "" || !c.replica.complete() {
+	if c.met == "" {
 		return
 	}
 	var oldest time.Time
 	for _, k := range c.replica.kinds {
-		if c.trouble[k.name()] != "" {
+		if c.replica.kept && c.replica.uninstalled(k) {
+			continue
+		}
+		if k.found == nil || c.trouble[k.name()] != "" {
 			return
 		}
 		if oldest.IsZero() || k.heard.Before(oldest) {
@@ -291,12 +382,20 @@ func (c *Cluster) hear() {
 
 // listen has collections listed anew of which nothing was heard for long, not even a bookmark.
 func (c *Cluster) listen(now time.Time) {
-	for _, k := range c.replica.kinds {
-		if k.found != nil && now.Sub(k.heard) > lapse && now.Sub(c.listened[k.name()]) > lapse {
-			c.listened[k.name()] = now
-			c.options.Log.Debug("nothing is heard of a collection: it is listed anew", "resource", k.name(), "since", k.heard)
-			c.restart(k.name())
+	again := func(name string, heard time.Time) {
+		if now.Sub(heard) > lapse && (now.Sub(c.listened[name]) > lapse || now.Before(c.listened[name])) {
+			c.listened[name] = now
+			c.options.Log.Debug("nothing is heard of a collection: it is listed anew", "resource", name, "since", heard)
+			c.restart(name)
 		}
+	}
+	for _, k := range c.replica.kinds {
+		if k.found != nil {
+			again(k.name(), k.heard)
+		}
+	}
+	if c.replica.definitions != nil {
+		again(definitions.GroupResource().String(), c.told)
 	}
 }
 
@@ -332,18 +431,23 @@ func (c *Cluster) keep(changed bool, now time.Time) {
 	if c.unproven != "" {
 		return // the old one says that something was there
 	}
-	if now.Sub(c.kept) < time.Second && !now.Before(c.kept) {
-		return // namespaces may come and go all the time
+	pause := time.Second // namespaces may come and go all the time
+	if c.unsaved != "" {
+		pause = 10 * time.Second
 	}
-	c.kept = now
-	c.unsaved = ""
+	if now.Sub(c.kept) < pause && !now.Before(c.kept) {
+		return
+	}
+	before := c.unsaved
+	c.kept, c.unsaved = now, ""
 	text, err := encodeReplica(c.replica, c.options.Node)
 	if err == nil {
 		err = state.Replace(c.options.StateDir, keptClusterName, text)
 	}
 	if err != nil {
-		c.unsaved = err.Error()
-		c.options.Log.Error("the cluster's objects in force cannot be kept", "file", c.keptPath(), "error", err)
+		if c.unsaved = err.Error(); c.unsaved != before {
+			c.options.Log.Error("the cluster's objects in force cannot be kept", "file", c.keptPath(), "error", err)
+		}
 	}
 	c.unkept = c.unsaved != ""
 }
@@ -374,233 +478,5 @@ func (c *Cluster) tell() {
 	select {
 	case c.changed <- struct{}{}:
 	default:
-	}
-}
-
-// mirrored is what the mirrors of all collections have in common.
-type mirrored struct {
-	cluster *Cluster
-	name    string
-	end     context.CancelCauseFunc // of following
-}
-
-func (m mirrored) failed(err error) {
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	if (c.trouble[m.name] == "") != (text == "") {
-		c.options.Log.Debug("following the cluster", "resource", m.name, "error", text)
-	}
-	c.trouble[m.name] = text
-}
-
-// collected is the mirror of a collection whose objects are in the set.
-type collected struct {
-	mirrored
-	resource resource
-}
-
-func (m *collected) listed(all []object, version string) {
-	found := make(map[key]crds.Object, len(all))
-	for _, o := range all {
-		found[key{o.GetNamespace(), o.GetName()}] = m.read(o)
-	}
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k := c.replica.kind(m.name)
-	k.found, k.told, k.unserved, k.heard = found, parseVersion(version), false, c.options.Now()
-	if m.resource.kind == crds.KindNamespace {
-		if err := c.meet(all); err != nil {
-			m.end(err)
-		}
-	}
-	c.tell()
-}
-
-func (m *collected) changed(o object) {
-	read := m.read(o)
-	m.update(func(k *collection) { k.found[key{o.GetNamespace(), o.GetName()}] = read })
-}
-
-func (m *collected) removed(o object) {
-	m.update(func(k *collection) { delete(k.found, key{o.GetNamespace(), o.GetName()}) })
-}
-
-func (m *collected) update(do func(*collection)) {
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if k := c.replica.kind(m.name); k.found != nil {
-		do(k)
-		k.heard = c.options.Now()
-	}
-	c.tell()
-}
-
-func (m *collected) advanced(version string) {
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k := c.replica.kind(m.name)
-	if k.found == nil {
-		return
-	}
-	was := k.told
-	k.told, k.heard = max(k.told, parseVersion(version)), c.options.Now()
-	if was < k.version && k.told >= k.version { // as new as it was before it was restored
-		c.tell()
-	}
-}
-
-// failed notices when the API server does not know the collection any more.
-func (m *collected) failed(err error) {
-	m.mirrored.failed(err)
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k := c.replica.kind(m.name)
-	if unserved(err) && !k.unserved {
-		k.found, k.unserved = nil, true
-		c.tell()
-	}
-}
-
-// read decodes an object. One that cannot be decoded is malformed, and never left out.
-func (m *collected) read(o object) crds.Object {
-	raw, err := json.Marshal(o)
-	if err == nil {
-		var read crds.Object
-		if read, err = decodeOne(trimmed(raw, m.resource), m.resource); err == nil {
-			return read
-		}
-	}
-	stub, stubErr := decodeOne(stubOf(m.resource, o), m.resource)
-	if stubErr != nil { // the API server knows of no such names
-		stub = crds.Object{APIVersion: m.resource.GroupVersion().String(), Kind: m.resource.kind, Namespace: o.GetNamespace(), Name: o.GetName(),
-			Source: clusterSource, Raw: stubOf(m.resource, o)}
-	}
-	stub.Problems = append(stub.Problems, crds.Problem{Message: "cannot be read: " + err.Error()})
-	return stub
-}
-
-// trimmed writes the kind of an object of metadata, which is that of its resource.
-func trimmed(raw []byte, r resource) []byte {
-	if r.kind != crds.KindNamespace {
-		return raw
-	}
-	var metadata struct {
-		Metadata json.RawMessage `json:"metadata"`
-	}
-	if json.Unmarshal(raw, &metadata) != nil {
-		return raw
-	}
-	text, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": r.kind, "metadata": metadata.Metadata})
-	if err != nil {
-		return raw
-	}
-	return text
-}
-
-// stubOf is an object's identity and nothing else.
-func stubOf(r resource, o object) []byte {
-	metadata := map[string]string{"name": o.GetName()}
-	if o.GetNamespace() != "" {
-		metadata["namespace"] = o.GetNamespace()
-	}
-	text, err := json.Marshal(map[string]any{"apiVersion": r.GroupVersion().String(), "kind": r.kind, "metadata": metadata})
-	if err != nil {
-		return nil // strings can be written
-	}
-	return text
-}
-
-// meet learns from the list of namespaces which cluster answers.
-func (c *Cluster) meet(namespaces []object) error {
-	uid := ""
-	for _, o := range namespaces {
-		if o.GetName() == "kube-system" {
-			uid = string(o.GetUID())
-		}
-	}
-	switch {
-	case uid == "":
-		c.options.Log.Error("the cluster cannot be told from others: it lists no namespace kube-system")
-		return nil
-	case c.met != "" && c.met != uid:
-		return fmt.Errorf("another cluster answers: its namespace kube-system has UID %s, not %s", uid, c.met)
-	case c.met == "" && c.replica.cluster != "" && c.replica.cluster != uid:
-		c.options.Log.Error("the kept copy is of another cluster, and is not used any more", "kept", c.replica.cluster, "cluster", uid)
-		c.replica.forget()
-	}
-	c.met, c.replica.cluster = uid, uid
-	return nil
-}
-
-// defined is the mirror of the CustomResourceDefinitions.
-type defined struct{ mirrored }
-
-func (m *defined) listed(all []object, _ string) {
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.replica.definitions = make(map[string]definition)
-	c.replica.current = true
-	c.missed = false
-	for _, o := range all {
-		m.note(o)
-	}
-	c.tell()
-}
-
-func (m *defined) changed(o object) {
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m.note(o)
-	c.tell()
-}
-
-func (m *defined) removed(o object) {
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.replica.definitions, o.GetName())
-	c.tell()
-}
-
-// note keeps what counts of a definition, and has a kind that was not there asked for at once.
-func (m *defined) note(o object) {
-	k := m.cluster.replica.kind(o.GetName())
-	if k == nil || m.cluster.replica.definitions == nil {
-		return
-	}
-	m.cluster.replica.definitions[o.GetName()] = definition{string(o.GetUID()), o.GetDeletionTimestamp() != nil}
-	if k.unserved {
-		m.cluster.restart(k.name())
-	}
-}
-
-func (m *defined) advanced(string) {}
-
-// failed has no deletion believed until all definitions were listed again: one that went
-// meanwhile would be told of later than its objects.
-func (m *defined) failed(err error) {
-	m.mirrored.failed(err)
-	c := m.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case err != nil:
-		c.missed = true
-		c.replica.current = false
-		c.tell()
-	case c.missed:
-		c.missed = false
-		c.restart(m.name)
 	}
 }

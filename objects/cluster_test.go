@@ -36,6 +36,8 @@ type world struct {
 	served  map[string]bool
 
 	cluster *Cluster
+	asked   int  // questions about definitions
+	deaf    bool // nothing is listed anew
 }
 
 func newWorld(t testing.TB) *world {
@@ -66,11 +68,54 @@ func (w *world) start() crds.Set {
 }
 
 func (w *world) mirror(r resource) *collected {
-	return &collected{mirrored{w.cluster, r.name(), func(err error) { w.Errorf("following ends: %v", err) }}, r}
+	return &collected{mirrored{w.cluster, r.name()}, r}
 }
 
-func (w *world) definitions() *defined {
-	return &defined{mirrored{w.cluster, definitions.GroupResource().String(), nil}}
+func (w *world) definitions() *definitionsMirror {
+	return &definitionsMirror{mirrored{w.cluster, definitions.GroupResource().String()}}
+}
+
+// meet has the API server say which cluster it is of, as it is asked before any list.
+func (w *world) meet() {
+	w.cluster.mu.Lock()
+	defer w.cluster.mu.Unlock()
+	if err := w.cluster.meet(w.uid); err != nil {
+		w.Error(err)
+	}
+}
+
+// confirm answers what is asked about definitions, and lists what is to be listed anew.
+func (w *world) confirm() {
+	for {
+		select {
+		case name := <-w.cluster.asks:
+			w.cluster.confirmed(name, confirmation{w.defined[name], w.now})
+			w.asked++
+			continue
+		default:
+		}
+		if w.deaf {
+			return
+		}
+		again := false
+		for _, r := range resources() {
+			select {
+			case <-w.cluster.restarts[r.name()]:
+				w.listOne(r)
+				again = true
+			default:
+			}
+		}
+		select {
+		case <-w.cluster.restarts[definitions.GroupResource().String()]:
+			w.listDefinitions()
+			again = true
+		default:
+		}
+		if !again {
+			return
+		}
+	}
 }
 
 var errGone = apierrors.NewNotFound(definitions.GroupResource(), "")
@@ -80,6 +125,7 @@ func (w *world) list() {
 	w.cluster.mu.Lock()
 	w.cluster.replica.lose()
 	w.cluster.mu.Unlock()
+	w.meet()
 	w.listDefinitions()
 	for _, r := range resources() {
 		w.listOne(r)
@@ -195,7 +241,10 @@ func (w *world) define(kind string, d definition) {
 func (w *world) after(d time.Duration) crds.Set {
 	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(min(d/8+1, end.Sub(w.now))) {
 		w.cluster.step()
+		w.confirm()
 	}
+	w.cluster.step()
+	w.confirm()
 	set, _, _ := w.cluster.step()
 	return set
 }
@@ -225,11 +274,11 @@ func TestAClusterIsUnknownUntilAllOfItWasListed(t *testing.T) {
 	w.put(enforcing)
 	w.wants("before anything is told", w.after(time.Second), "unknown")
 	w.listDefinitions()
-	for _, r := range resources()[1:] {
+	for _, r := range resources() {
 		w.listOne(r)
 	}
 	w.wants("before it is known which cluster it is", w.after(time.Second), "unknown")
-	w.listOne(namespaces)
+	w.meet()
 	w.wants("all listed", w.after(time.Second), isPolicyProd)
 }
 
@@ -338,7 +387,8 @@ func TestTheLastPoliciesOfAClusterStayInForce(t *testing.T) {
 				w.list()
 				w.wants("after a restart", w.after(2*time.Second), want...)
 				w.put(elsewhere)
-				w.wants("a policy is there again", w.after(2*time.Second), isPolicyTest)
+				w.after(2 * time.Second)
+				w.wants("a policy is there again, for a while", w.after(2*time.Minute), isPolicyTest)
 			})
 		}
 	}
@@ -431,9 +481,15 @@ func TestObjectsThatGoWithTheirKindStayInForce(t *testing.T) {
 			w.wants("after a restart", w.after(2*time.Second), want...)
 			w.define(kind, definition{uid: "another"})
 			w.listOne(w.resourceOf(kind))
-			w.wants("the kind is back, and empty", w.after(time.Hour), want...)
+			w.after(time.Hour)
+			w.wants("the kind is back, and empty", w.after(3*time.Second), want...)
 			w.put(elsewhere)
-			w.wants("a policy of it is there", w.after(2*time.Second), isAuthority, "ClusterAttestationPolicy c", isPolicyTest)
+			want = append(slices.Clone(want[:len(want)-1]), isPolicyTest, "stale")
+			w.after(time.Hour)
+			w.wants("there is one of it in another namespace", w.after(3*time.Second), want...)
+			w.put(strings.Replace(enforcing, "name: p,", "name: q,", 1))
+			w.wants("there is another in its namespace", w.after(30*time.Second), isAuthority, "ClusterAttestationPolicy c", isPolicyProd, "GenericAttestationPolicy prod/q", isPolicyTest, "stale")
+			w.wants("there is another for a minute", w.after(time.Minute), isAuthority, "ClusterAttestationPolicy c", "GenericAttestationPolicy prod/q", isPolicyTest)
 		})
 	}
 }
@@ -461,8 +517,8 @@ func TestARestoredClusterIsNotBelieved(t *testing.T) {
 	w.list()
 	set := w.after(time.Minute)
 	w.wants("restored", set, isPolicyProd, isRevocation, "stale")
-	if strings.Contains(string(set.Objects[1].Raw), "Audit") || !strings.Contains(set.Stale, "restored from an older copy") {
-		t.Errorf("%s, stale %q", set.Objects[1].Raw, set.Stale)
+	if strings.Contains(string(set.Objects[0].Raw), "Audit") || !strings.Contains(set.Stale, "restored from an older copy") {
+		t.Errorf("%s, stale %q", set.Objects[0].Raw, set.Stale)
 	}
 	w.start()
 	w.list()
@@ -474,7 +530,17 @@ func TestARestoredClusterIsNotBelieved(t *testing.T) {
 	w.version = now + 10
 	w.list()
 	set = w.after(time.Minute)
-	w.wants("as new as it was", set, isPolicyProd, "ImageRevocation s")
+	w.wants("as new as it was by its number", set, isPolicyProd, isRevocation, "ImageRevocation s", "stale")
+	w.put(enforcing)
+	w.wants("the policy is there again", w.after(time.Minute), isPolicyProd, isRevocation, "ImageRevocation s", "stale")
+	w.put(revoking)
+	w.wants("all is there again", w.after(time.Minute), isPolicyProd, isRevocation, "ImageRevocation s")
+	w.put(auditing)
+	set = w.after(time.Second)
+	w.wants("and is changed", set, isPolicyProd, isRevocation, "ImageRevocation s")
+	if !strings.Contains(string(set.Objects[0].Raw), "Audit") {
+		t.Errorf("%s", set.Objects[0].Raw)
+	}
 }
 
 func TestTheCopyOfAnotherNodeOrClusterIsRefused(t *testing.T) {
@@ -497,7 +563,7 @@ func TestTheCopyOfAnotherNodeOrClusterIsRefused(t *testing.T) {
 			}
 			w.objects[w.resourceOf("GenericAttestationPolicy").name()] = map[key]object{}
 			w.version = 5
-			w.listOne(namespaces)
+			w.meet()
 			w.wants("known which it is", w.after(time.Second), "unknown")
 			w.list()
 			w.wants("listed", w.after(2*time.Second))
@@ -505,17 +571,15 @@ func TestTheCopyOfAnotherNodeOrClusterIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnotherClusterBehindTheSameAddressEndsFollowing(t *testing.T) {
+func TestAnotherClusterBehindTheSameAddressIsNotBelieved(t *testing.T) {
 	w := newWorld(t)
 	w.list()
 	w.after(time.Second)
-	var ended error
-	m := &collected{mirrored{w.cluster, namespaces.name(), func(err error) { ended = err }}, namespaces}
-	other := &metav1.PartialObjectMetadata{}
-	other.Name, other.UID = "kube-system", "two"
-	m.listed([]object{other}, "7")
-	if ended == nil || !strings.Contains(ended.Error(), "another cluster answers") {
-		t.Errorf("ended: %v", ended)
+	w.cluster.mu.Lock()
+	err := w.cluster.meet("two")
+	w.cluster.mu.Unlock()
+	if !errors.Is(err, errAnotherCluster) {
+		t.Error(err)
 	}
 }
 
@@ -746,6 +810,7 @@ func TestACollectionThatNothingIsHeardOfIsListedAnew(t *testing.T) {
 			return false
 		}
 	}
+	w.deaf = true
 	w.after(lapse - time.Minute)
 	if again() {
 		t.Error("listed anew too soon")

@@ -24,12 +24,14 @@ const keptClusterVersion = 1
 const maxKeptCluster = 256 << 20
 
 type keptCluster struct {
-	Cluster string        `json:"cluster"` // UID of namespace kube-system
-	Node    string        `json:"node"`
-	Synced  time.Time     `json:"synced"`
-	Absent  bool          `json:"absent,omitempty"`
-	Kinds   []keptKind    `json:"kinds"`
-	Going   []keptDeleted `json:"going,omitempty"`
+	Cluster string    `json:"cluster"` // UID of namespace kube-system
+	Node    string    `json:"node"`
+	Synced  time.Time `json:"synced"`
+	Absent  bool      `json:"absent,omitempty"`
+	// Restored says why the cluster is an older one than this copy is of.
+	Restored string        `json:"restored,omitempty"`
+	Kinds    []keptKind    `json:"kinds"`
+	Going    []keptDeleted `json:"going,omitempty"`
 }
 
 type keptKind struct {
@@ -47,7 +49,7 @@ type keptDeleted struct {
 
 // encodeReplica writes what is in force of a cluster on a node.
 func encodeReplica(r *replica, node string) ([]byte, error) {
-	body := keptCluster{Cluster: r.cluster, Node: node, Synced: r.synced.UTC(), Absent: r.absent}
+	body := keptCluster{Cluster: r.cluster, Node: node, Synced: r.synced.UTC(), Absent: r.absent, Restored: r.restored}
 	for _, k := range r.kinds {
 		kept := keptKind{Name: k.name(), Version: k.version, Definition: k.definition, Objects: []json.RawMessage{}}
 		for _, at := range slices.SortedFunc(maps.Keys(k.held), func(a, b key) int {
@@ -87,7 +89,7 @@ func decodeReplica(text []byte) (r *replica, node string, err error) {
 		return nil, "", fmt.Errorf("it does not say of which cluster or time it is")
 	}
 	r = newReplica()
-	r.cluster, r.absent, r.synced, r.kept = kept.Cluster, kept.Absent, kept.Synced, true
+	r.cluster, r.absent, r.restored, r.synced, r.kept = kept.Cluster, kept.Absent, kept.Restored, kept.Synced, true
 	for _, kk := range kept.Kinds {
 		k := r.kind(kk.Name)
 		if k == nil {

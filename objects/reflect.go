@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -38,11 +38,16 @@ const (
 type mirror interface {
 	// listed is told all there is, and of what resource version.
 	listed(all []object, version string)
-	// changed and removed are told of one; version is then that of the collection.
+	// changed and removed are told of one.
 	changed(object)
 	removed(object)
 	// advanced is told that nothing else happened up to that version.
 	advanced(version string)
+	// await waits before a list is asked for until it can be used.
+	await(context.Context)
+	// asking is told that nothing is heard until failed is told that the API server answers:
+	// client-go may try for ten seconds before it says that it does not.
+	asking()
 	// failed is told that the API server could not be asked; nil: that it answers.
 	failed(error)
 }
@@ -75,17 +80,14 @@ func (f feed) Replace(list []any, version string) error {
 // UpdateResourceVersion makes feed a cache.ResourceVersionUpdater.
 func (f feed) UpdateResourceVersion(version string) { f.advanced(version) }
 
-// Transformer makes feed a cache.TransformingStore: what nobody reads of a long list is dropped early.
+// Transformer makes feed a cache.TransformingStore: lists that are streamed are reduced early.
 func (f feed) Transformer() cache.TransformFunc {
 	return func(o any) (any, error) {
-		err := one(o, func(o object) {
-			o.SetManagedFields(nil)
-			o.SetAnnotations(nil)
-		})
-		if u, ok := o.(*unstructured.Unstructured); ok {
-			delete(u.Object, "status")
+		read, ok := o.(object)
+		if !ok {
+			return o, nil // told when it is stored
 		}
-		return o, err
+		return o, reduce(read)
 	}
 }
 
@@ -129,6 +131,14 @@ func askMetadata(clients apiserver.Clients, r schema.GroupVersionResource) asker
 	}
 }
 
+// noWatch is what client-go gives in place of an error when a connection was closed or timed out.
+var noWatch = reflect.TypeOf(apiwatch.NewEmptyWatch())
+
+// errNotAsked is of a question that who asked gave up.
+var errNotAsked = errors.New("not asked")
+
+var errNoAnswer = errors.New("the API server did not answer")
+
 // keepUp keeps a mirror up to date until the context ends. What is sent over restart has
 // it begin anew at once, with a whole list.
 func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-chan struct{}) {
@@ -138,12 +148,24 @@ func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-
 			if o.ResourceVersion == "0" {
 				o.ResourceVersion = "" // whatever a server has at hand may be older than what is known here
 			}
+			to.await(ctx)
 			ctx, cancel := context.WithTimeout(ctx, listTimeout)
 			defer cancel()
-			return pass(ctx, through, tries, to, func() (runtime.Object, error) { return ask.list(ctx, o) })
+			return pass(ctx, through, tries, true, to, func() (runtime.Object, error) { return ask.list(ctx, o) })
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-			return pass(ctx, through, tries, to, func() (apiwatch.Interface, error) { return ask.watch(ctx, o) })
+			whole := o.SendInitialEvents != nil
+			if whole {
+				to.await(ctx)
+			}
+			to.asking()
+			return pass(ctx, through, tries, whole, to, func() (apiwatch.Interface, error) {
+				w, err := ask.watch(ctx, o)
+				if err == nil && reflect.TypeOf(w) == noWatch {
+					err = errNoAnswer
+				}
+				return w, err
+			})
 		},
 	}
 	silent := logr.Discard() // the mirror is told what goes wrong
@@ -167,8 +189,9 @@ func keepUp(ctx context.Context, ask asker, to mirror, through *door, restart <-
 	}
 }
 
-// pass asks through the door, and tells the mirror what came of it.
-func pass[T any](ctx context.Context, through *door, tries *patience, to mirror, ask func() (T, error)) (T, error) {
+// pass asks through the door, and tells the mirror what came of it. Before a whole list is
+// asked for, it is checked who answers.
+func pass[T any](ctx context.Context, through *door, tries *patience, whole bool, to mirror, ask func() (T, error)) (T, error) {
 	var answer T
 	if err := tries.wait(ctx); err != nil {
 		return answer, err
@@ -177,17 +200,19 @@ func pass[T any](ctx context.Context, through *door, tries *patience, to mirror,
 	if err != nil {
 		return answer, err
 	}
-	if first {
-		err = through.check(ctx)
+	if first || whole || !through.known() {
+		err = through.look(ctx)
 	}
 	if err == nil {
 		answer, err = ask()
 	}
+	if ctx.Err() != nil {
+		leave(errNotAsked) // it was not the server that ended it
+		return answer, ctx.Err()
+	}
 	leave(err)
 	tries.told(err)
-	if ctx.Err() == nil {
-		to.failed(err)
-	}
+	to.failed(err)
 	return answer, err
 }
 
@@ -226,6 +251,7 @@ type door struct {
 	mu     sync.Mutex
 	shut   bool
 	asking bool
+	seen   bool          // it was checked since it is open
 	failed int           // how often it was asked in vain since it is shut
 	next   time.Time     // it is not asked before, while it is shut
 	opened chan struct{} // closed when something of the above is another
@@ -233,6 +259,24 @@ type door struct {
 
 func newDoor(check func(context.Context) error) *door {
 	return &door{check: check, opened: make(chan struct{})}
+}
+
+// known tells whether one knows who answers.
+func (d *door) known() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.seen
+}
+
+// look checks who answers.
+func (d *door) look(ctx context.Context) error {
+	if err := d.check(ctx); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seen = true
+	return nil
 }
 
 // enter waits until it may be asked, and tells whether it is the first time after there was
@@ -279,10 +323,11 @@ func (d *door) leave(first bool, err error) {
 		d.asking = false
 	}
 	switch {
+	case errors.Is(err, errNotAsked): // and nothing is known of it
 	case err == nil || isAnswer(err): // whatever the server says, it is there
 		d.shut, d.failed = false, 0
 	case first || !d.shut:
-		d.shut = true
+		d.shut, d.seen = true, false
 		d.failed++
 		d.next = time.Now().Add(retryAfter(d.failed))
 	}

@@ -30,7 +30,7 @@ func TestOneKnocksAtAnApiServerThatDoesNotAnswer(t *testing.T) {
 		for range 10 {
 			all.Go(func() {
 				for ctx.Err() == nil {
-					_, err := pass(ctx, d, &patience{}, ignore{}, func() (int, error) {
+					_, err := pass(ctx, d, &patience{}, false, ignore{}, func() (int, error) {
 						if away.Load() {
 							knocks.Add(1)
 							return 0, errors.New("connection refused")
@@ -68,7 +68,7 @@ func TestACollectionThatIsRefusedIsAskedForEverMoreRarely(t *testing.T) {
 		forbidden := apierrors.NewForbidden(definitions.GroupResource(), "", errors.New("no"))
 		began, n := time.Now(), 0
 		for time.Since(began) < 5*time.Minute {
-			_, err := pass(t.Context(), d, tries, ignore{}, func() (int, error) { return 0, forbidden })
+			_, err := pass(t.Context(), d, tries, false, ignore{}, func() (int, error) { return 0, forbidden })
 			if !apierrors.IsForbidden(err) {
 				t.Fatal(err)
 			}
@@ -106,7 +106,7 @@ func TestAWatchThatEndsIsBegunAgainWithinASecond(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			keepUp(ctx, ask, ignore{}, newDoor(nil), nil)
+			keepUp(ctx, ask, ignore{}, newDoor(func(context.Context) error { return nil }), nil)
 		}()
 		time.Sleep(time.Minute)
 		cancel()
@@ -125,3 +125,5 @@ func (ignore) changed(object)          {}
 func (ignore) removed(object)          {}
 func (ignore) advanced(string)         {}
 func (ignore) failed(error)            {}
+func (ignore) asking()                 {}
+func (ignore) await(context.Context)   {}

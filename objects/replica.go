@@ -2,6 +2,7 @@ package objects
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,19 +10,29 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/crds/horkos"
 )
 
 // Times of following a cluster.
 const (
-	// deleteSettle is how long an object must be gone before that is believed: by then one
-	// knows whether its kind is going, which takes its objects along first.
+	// deleteSettle is how long an object must be gone before that is believed.
 	deleteSettle = time.Second
-	// deletesTogether is how far apart deletions may be that are one: if nothing is left in
-	// the end, all of them are taken back.
+	// deletesTogether is how far apart deletions may be that are one: if nothing that enforces is
+	// left in the end, they are taken back. What stayed in force for want of anything else stays so
+	// long after that is over: who applies many objects anew does not do it at once.
 	deletesTogether = time.Minute
+	// deletesRemembered is how long a deletion can be taken back at most, however many follow.
+	deletesRemembered = 5 * time.Minute
 )
 
-// Limits of what a cluster holds. What is over them in a namespace is that namespace's trouble.
+// Bounds of what is remembered of deletions.
+const (
+	maxGoing      = 1024
+	maxGoingBytes = 8 << 20
+)
+
+// Limits of what a cluster's namespace holds of one kind. What is over them is its own
+// trouble: nothing is kept of it but that it is there.
 const (
 	maxNamespaceObjects = 1024
 	maxNamespaceBytes   = 4 << 20
@@ -30,14 +41,15 @@ const (
 // replica is what a node has of a cluster's objects: what it was told, and what of that it
 // believes, which is in force. It knows no clock and no network.
 type replica struct {
-	cluster string // UID of namespace kube-system; empty until it is known
-	kinds   []*collection
-	kept    bool // held is of a kept copy, or of all kinds: it can be judged by
-	absent  bool // the cluster holds no policy any more
-	going   []deleted
-	synced  time.Time // when held was last known to be what the cluster holds
+	cluster  string // UID of namespace kube-system; empty until it is known
+	kinds    []*collection
+	kept     bool   // held is of a kept copy, or of all kinds: it can be judged by
+	absent   bool   // nothing in the cluster enforces any more, and held is what did
+	restored string // why the cluster is an older one than held is of; empty when it is not
+	going    []deleted
+	synced   time.Time // when held was last known to be what the cluster holds
 
-	definitions map[string]definition // by name; nil while nobody tells
+	definitions map[string]definition // by name; nil until they were listed
 	current     bool                  // definitions are those of now
 }
 
@@ -46,15 +58,25 @@ type collection struct {
 	resource
 	held       map[key]crds.Object
 	found      map[key]crds.Object // nil until it was listed
+	load       map[string]burden   // of found, by namespace
+	sizes      map[key]int         // of found, as it was told
 	missing    map[key]time.Time   // of held, since when it is not found
+	freed      map[key]time.Time   // of missing, since when there are others in its place
 	version    uint64              // the highest resource version that was ever told
 	told       uint64              // the resource version of found
-	definition string              // UID of that under which held was found
-	unserved   bool                // the API server does not know the resource
-	heard      time.Time           // when the API server last told anything of it
+	definition string              // UID of that under which all of held was found
+	under      string              // UID of that under which found was listed
+	confirmed  confirmation
+	unserved   bool      // the API server does not know the resource
+	heard      time.Time // when the API server last told anything of it
 }
 
 type key struct{ namespace, name string }
+
+// burden is what a namespace holds of a kind.
+type burden struct{ objects, bytes int }
+
+func (l burden) over() bool { return l.objects > maxNamespaceObjects || l.bytes > maxNamespaceBytes }
 
 // deleted is an object whose deletion was believed.
 type deleted struct {
@@ -65,16 +87,30 @@ type deleted struct {
 
 // definition is what counts of a CustomResourceDefinition.
 type definition struct {
-	uid   string
+	uid   string // empty: there is none
 	going bool
+}
+
+// confirmation is what the API server answered, when asked after objects were gone, about
+// the definition of their kind.
+type confirmation struct {
+	definition
+	asked time.Time // when it was asked; zero: it was not
 }
 
 func newReplica() *replica {
 	r := &replica{}
 	for _, res := range resources() {
-		r.kinds = append(r.kinds, &collection{resource: res, held: make(map[key]crds.Object), missing: make(map[key]time.Time)})
+		k := &collection{resource: res}
+		k.empty()
+		r.kinds = append(r.kinds, k)
 	}
 	return r
+}
+
+func (k *collection) empty() {
+	k.held, k.version, k.definition = make(map[key]crds.Object), 0, ""
+	k.missing, k.freed = make(map[key]time.Time), make(map[key]time.Time)
 }
 
 func (r *replica) kind(name string) *collection {
@@ -88,10 +124,9 @@ func (r *replica) kind(name string) *collection {
 
 // forget makes nothing known of any cluster.
 func (r *replica) forget() {
-	r.cluster, r.kept, r.absent, r.going, r.synced = "", false, false, nil, time.Time{}
+	r.cluster, r.kept, r.absent, r.restored, r.going, r.synced = "", false, false, "", nil, time.Time{}
 	for _, k := range r.kinds {
-		k.held, k.version, k.definition = make(map[key]crds.Object), 0, ""
-		clear(k.missing)
+		k.empty()
 	}
 }
 
@@ -99,31 +134,132 @@ func (r *replica) forget() {
 func (r *replica) lose() {
 	r.definitions, r.current = nil, false
 	for _, k := range r.kinds {
-		k.found, k.told, k.unserved, k.heard = nil, 0, false, time.Time{}
+		k.unfind()
+		clear(k.missing)
+		clear(k.freed)
+		k.unserved, k.heard = false, time.Time{}
 	}
 }
 
+// unfind makes a collection one that was not listed.
+func (k *collection) unfind() {
+	k.found, k.told, k.under, k.confirmed = nil, 0, "", confirmation{}
+}
+
+// list begins to take what a collection holds, listed under what is known of its definition.
+func (k *collection) list(version uint64, under definition) {
+	k.unfind()
+	k.found, k.load, k.sizes = make(map[key]crds.Object), make(map[string]burden), make(map[key]int)
+	k.told, k.under, k.unserved = version, under.uid, false
+}
+
+// put takes an object, of so many bytes as it was told.
+func (k *collection) put(o crds.Object, size int) {
+	at := key{o.Namespace, o.Name}
+	k.take(at)
+	l := k.load[at.namespace]
+	was := l.over()
+	l.objects, l.bytes = l.objects+1, l.bytes+size
+	k.load[at.namespace], k.sizes[at] = l, size
+	k.found[at] = o
+	switch {
+	case at.namespace == "" || !l.over():
+	case was:
+		k.found[at] = stub(o)
+	default:
+		for other, o := range k.found {
+			if other.namespace == at.namespace {
+				k.found[other] = stub(o)
+			}
+		}
+	}
+}
+
+// drop takes out an object, and tells whether others of its namespace can be had whole again.
+func (k *collection) drop(at key) (again bool) {
+	was := k.load[at.namespace].over()
+	k.take(at)
+	return was && at.namespace != "" && !k.load[at.namespace].over()
+}
+
+func (k *collection) take(at key) {
+	if _, ok := k.found[at]; !ok {
+		return
+	}
+	l := k.load[at.namespace]
+	l.objects, l.bytes = l.objects-1, l.bytes-k.sizes[at]
+	if l.objects == 0 {
+		delete(k.load, at.namespace)
+	} else {
+		k.load[at.namespace] = l
+	}
+	delete(k.sizes, at)
+	delete(k.found, at)
+}
+
 // judge brings what is in force up to what was found, as far as that is believed. It gives
-// why the rest is not, and when to judge again though nothing happens; zero: no need.
-func (r *replica) judge(now time.Time) (stale string, again time.Time) {
-	if r.cluster == "" {
-		return "", time.Time{}
+// why the rest is not, of which kinds the definition must be asked for before more can be
+// believed, and when to judge again though nothing happens; zero: no need.
+func (r *replica) judge(now time.Time) (stale string, ask []string, again time.Time) {
+	r.clamp(now)
+	if old := r.older(); old != nil && r.restored == "" {
+		r.restored = fmt.Sprintf("the cluster was restored from an older copy (its %s are of resource version %d, and were of %d); what it held last stays in force "+
+			"until all of that is there again, or root on this node runs horkos policy accept-empty --origin cluster", old.name(), old.told, old.version)
 	}
-	if old := r.older(); old != nil {
-		r.addRevocations()
-		return fmt.Sprintf("the cluster's %s are of resource version %d, and were of %d: it was restored from an older copy; "+
-			"what it held last stays in force until it is as new again, or an operator gives it up", old.name(), old.told, old.version), time.Time{}
+	if r.restored != "" {
+		if !r.covered() {
+			r.addRevocations()
+			return r.restored, nil, time.Time{}
+		}
+		r.restored = ""
+		for _, k := range r.kinds {
+			k.version = k.told
+		}
 	}
+	back := false
 	for _, k := range r.kinds {
 		k.version = max(k.version, k.told)
-		k.take(r.definitions[k.name()])
+		back = k.believe() || back
 	}
 	r.kept = r.kept || r.complete()
-	if n := len(r.going); n > 0 && now.Sub(r.going[n-1].at) > deletesTogether {
-		r.going = nil
+	r.forgetDeletions(now)
+	if r.absent && back {
+		r.absent = false
+		for _, k := range r.kinds {
+			for at := range k.missing {
+				k.missing[at] = now.Add(deletesTogether - deleteSettle)
+			}
+		}
 	}
-	waiting, again := r.remove(now)
-	return r.staleness(waiting), again
+	waiting, ask, again := r.remove(now)
+	for _, k := range r.kinds {
+		k.settle(r)
+	}
+	return r.staleness(waiting), ask, again
+}
+
+// clamp has no time be later than it can: the clock may have gone back.
+func (r *replica) clamp(now time.Time) {
+	limit := now.Add(deletesTogether)
+	before := func(t *time.Time, limit time.Time) {
+		if t.After(limit) {
+			*t = limit
+		}
+	}
+	before(&r.synced, now)
+	for i := range r.going {
+		before(&r.going[i].at, now)
+	}
+	for _, k := range r.kinds {
+		before(&k.heard, now)
+		before(&k.confirmed.asked, now)
+		for _, times := range []map[key]time.Time{k.missing, k.freed} {
+			for at, t := range times {
+				before(&t, limit)
+				times[at] = t
+			}
+		}
+	}
 }
 
 // older is a collection that the cluster once had newer.
@@ -136,92 +272,31 @@ func (r *replica) older() *collection {
 	return nil
 }
 
-// newest is the highest resource version that was ever told.
-func (r *replica) newest() uint64 {
-	var n uint64
-	for _, k := range r.kinds {
-		n = max(n, k.version, k.told)
-	}
-	return n
-}
-
-// complete tells whether every collection was listed.
-func (r *replica) complete() bool {
-	return !slices.ContainsFunc(r.kinds, func(k *collection) bool { return k.found == nil })
-}
-
-// take puts in force what was found and is new or other than before.
-func (k *collection) take(d definition) {
-	if k.found == nil {
-		return
-	}
-	for at, o := range k.found {
-		if old, ok := k.held[at]; !ok || !bytes.Equal(old.Raw, o.Raw) {
-			k.held[at] = o
-		}
-		delete(k.missing, at)
-	}
-	// Objects that went with their definition were not withdrawn. They stay until there are
-	// objects under the new one.
-	if d.uid != "" && (k.definition == "" || len(k.found) > 0 || len(k.held) == 0) {
-		k.definition = d.uid
-	}
-}
-
-// remove takes out of force what was withdrawn. It gives how many objects of which
-// collections are not found and stay.
-func (r *replica) remove(now time.Time) (waiting map[string]int, again time.Time) {
-	if r.absent && r.holdsPolicy() {
-		r.absent = false
-	}
-	waiting = make(map[string]int)
-	before := r.objects()
-	removed := false
+// covered tells whether everything that is held is found as it is held.
+func (r *replica) covered() bool {
 	for _, k := range r.kinds {
 		if k.found == nil {
+			return false
+		}
+		if k.kind == crds.KindNamespace {
 			continue
 		}
 		for at, o := range k.held {
-			if _, ok := k.found[at]; ok {
-				continue
-			}
-			since, ok := k.missing[at]
-			if !ok {
-				since = now
-				k.missing[at] = now
-			}
-			switch due := since.Add(deleteSettle); {
-			case r.absent:
-			case !r.withdrawn(k):
-				waiting[k.name()]++
-			case now.Before(due):
-				if again.IsZero() || due.Before(again) {
-					again = due
-				}
-			default:
-				delete(k.held, at)
-				delete(k.missing, at)
-				if k.kind != crds.KindNamespace {
-					r.going = append(r.going, deleted{k.name(), o, now})
-					removed = true
-				}
+			if f, ok := k.found[at]; !ok || !bytes.Equal(f.Raw, o.Raw) {
+				return false
 			}
 		}
 	}
-	if removed {
-		r.reconsider(before)
-	}
-	return waiting, again
+	return true
 }
 
-// withdrawn tells whether objects that are gone were deleted one by one, and not with
-// their kind.
-func (r *replica) withdrawn(k *collection) bool {
-	if k.kind == crds.KindNamespace {
-		return true
+// newest is the highest resource version that was told.
+func (r *replica) newest() uint64 {
+	var n uint64
+	for _, k := range r.kinds {
+		n = max(n, k.told)
 	}
-	d, ok := r.definitions[k.name()]
-	return ok && r.current && !d.going && d.uid == k.definition
+	return n
 }
 
 // holdsPolicy tells whether any policy is found.
@@ -236,12 +311,161 @@ func (r *replica) holdsPolicy() bool {
 	return false
 }
 
-// reconsider takes deletions back after which nothing is left: absence is not permission.
+// complete tells whether every collection was listed.
+func (r *replica) complete() bool {
+	return !slices.ContainsFunc(r.kinds, func(k *collection) bool { return k.found == nil })
+}
+
+// believe puts in force what was found and is new or other than before. It tells whether a
+// policy came that ends an absence: one that enforces, or one that was missing, whatever it says now.
+func (k *collection) believe() (back bool) {
+	for at, o := range k.found {
+		_, missed := k.missing[at]
+		old, ok := k.held[at]
+		if !ok || !bytes.Equal(old.Raw, o.Raw) {
+			k.held[at] = o
+			back = back || (isPolicy(o) && (missed || demands(o)))
+		}
+		if missed {
+			back = back || isPolicy(o)
+			delete(k.missing, at)
+			delete(k.freed, at)
+		}
+	}
+	return back
+}
+
+// settle notes under which definition all of held is, once that is one.
+func (k *collection) settle(r *replica) {
+	if k.found == nil || k.under == "" || !r.current || r.definitions[k.name()].uid != k.under {
+		return
+	}
+	if k.definition == "" || len(k.missing) == 0 {
+		k.definition = k.under
+	}
+}
+
+// forgetDeletions ends what can be taken back.
+func (r *replica) forgetDeletions(now time.Time) {
+	if n := len(r.going); n > 0 && now.Sub(r.going[n-1].at) > deletesTogether {
+		r.going = nil
+	}
+	r.going = slices.DeleteFunc(r.going, func(d deleted) bool { return now.Sub(d.at) > deletesRemembered })
+}
+
+// remember keeps a deletion that may have to be taken back, the last of each object.
+func (r *replica) remember(d deleted) {
+	r.going = slices.DeleteFunc(r.going, func(o deleted) bool {
+		return o.kind == d.kind && o.object.Namespace == d.object.Namespace && o.object.Name == d.object.Name
+	})
+	r.going = append(r.going, d)
+	size := 0
+	for i := len(r.going) - 1; i >= 0; i-- {
+		if size += len(r.going[i].object.Raw); size > maxGoingBytes || len(r.going)-i > maxGoing {
+			r.going = slices.Clone(r.going[i+1:])
+			return
+		}
+	}
+}
+
+// remove takes out of force what was withdrawn. It gives how many objects of which
+// collections are not found and stay, and which definitions to ask for.
+func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, again time.Time) {
+	waiting = make(map[string]int)
+	soon := func(at time.Time) {
+		if again.IsZero() || at.Before(again) {
+			again = at
+		}
+	}
+	before, removed := r.objects(), false
+	for _, k := range r.kinds {
+		if k.found == nil {
+			continue
+		}
+		inPlace := make(map[string]bool) // namespaces that hold something of the kind
+		for at := range k.found {
+			inPlace[at.namespace] = true
+		}
+		for at, o := range k.held {
+			if _, ok := k.found[at]; ok {
+				continue
+			}
+			since, ok := k.missing[at]
+			if !ok {
+				since = now
+				k.missing[at] = now
+			}
+			if r.absent {
+				continue
+			}
+			if due := since.Add(deleteSettle); now.Before(due) {
+				soon(due)
+				continue
+			}
+			switch gone, due := k.withdrawn(at, since, now, inPlace[at.namespace]); {
+			case k.kind == crds.KindNamespace:
+				k.lose(at)
+			case gone:
+				k.lose(at)
+				r.remember(deleted{k.name(), o, now})
+				removed = true
+			case k.confirmed.asked.Before(since):
+				if !slices.Contains(ask, k.name()) {
+					ask = append(ask, k.name())
+				}
+				waiting[k.name()]++
+			default:
+				if !due.IsZero() {
+					soon(due)
+				}
+				waiting[k.name()]++
+			}
+		}
+	}
+	if removed {
+		r.reconsider(before)
+	}
+	return waiting, ask, again
+}
+
+func (k *collection) lose(at key) {
+	delete(k.held, at)
+	delete(k.missing, at)
+	delete(k.freed, at)
+}
+
+// withdrawn tells whether an object that is gone was deleted by itself, and not with its
+// kind: the definition, asked for since, is the one that it was held under. Where the kind went and
+// came back, what is gone is withdrawn when others are in its place, in its namespace, for a while.
+func (k *collection) withdrawn(at key, since, now time.Time, inPlace bool) (gone bool, due time.Time) {
+	c := k.confirmed
+	switch {
+	case c.asked.Before(since) || c.uid == "" || c.going:
+		return false, due
+	case c.uid == k.definition:
+		return true, due
+	case !inPlace:
+		delete(k.freed, at)
+		return false, due
+	}
+	freed, ok := k.freed[at]
+	if !ok {
+		freed = now
+		k.freed[at] = now
+	}
+	due = freed.Add(deletesTogether)
+	return !now.Before(due), due
+}
+
+// reconsider takes deletions back after which nothing enforces any more: absence is not
+// permission. It is judged by what enforces: a policy that only reports replaces none.
 func (r *replica) reconsider(before []crds.Object) {
 	for _, d := range r.going {
 		before = append(before, d.object)
 	}
-	if !vanished(before, r.objects()) {
+	now := r.objects()
+	lost := slices.ContainsFunc(before, demands) && !slices.ContainsFunc(now, demands)
+	if !lost && !vanished(before, now) {
 		return
 	}
 	r.absent = true
@@ -249,6 +473,7 @@ func (r *replica) reconsider(before []crds.Object) {
 		k, at := r.kind(d.kind), key{d.object.Namespace, d.object.Name}
 		if _, ok := k.held[at]; !ok {
 			k.held[at] = d.object
+			k.missing[at] = d.at
 		}
 	}
 	r.going = nil
@@ -256,11 +481,10 @@ func (r *replica) reconsider(before []crds.Object) {
 
 // addRevocations puts those in force that are found: they can only tighten.
 func (r *replica) addRevocations() {
-	for _, k := range r.kinds {
-		for at, o := range k.found {
-			if _, ok := k.held[at]; !ok && revokes(o) {
-				k.held[at] = o
-			}
+	k := r.kind(resourceOf(horkos.KindImageRevocation).name())
+	for at, o := range k.found {
+		if _, ok := k.held[at]; !ok {
+			k.held[at] = o
 		}
 	}
 }
@@ -269,19 +493,20 @@ func (r *replica) addRevocations() {
 func (r *replica) accept(hash string) error {
 	switch {
 	case hash != hashOf(r.accountable()):
-		return fmt.Errorf("that set is not the one in force")
+		return errors.New("that set is not the one in force")
 	case r.cluster == "" || slices.ContainsFunc(r.kinds, func(k *collection) bool { return k.found == nil && !k.unserved }):
-		return fmt.Errorf("it is not known what the cluster holds")
+		return errors.New("it is not known what the cluster holds")
 	}
 	for _, k := range r.kinds {
-		k.held = maps.Clone(k.found)
-		if k.held == nil {
-			k.held = make(map[key]crds.Object)
+		found := maps.Clone(k.found)
+		version, under := k.told, k.under
+		k.empty()
+		k.version, k.definition = version, under
+		if found != nil {
+			k.held = found
 		}
-		k.version, k.definition = k.told, r.definitions[k.name()].uid
-		clear(k.missing)
 	}
-	r.absent, r.going = false, nil
+	r.absent, r.restored, r.going = false, "", nil
 	return nil
 }
 
@@ -294,21 +519,21 @@ func (r *replica) accountable() []crds.Object {
 func (r *replica) staleness(waiting map[string]int) string {
 	var texts []string
 	if r.absent {
-		texts = append(texts, "the cluster holds no policy any more; what it held last stays in force until policies are there again, or an operator gives it up")
+		texts = append(texts, "no policy in the cluster enforces any more; what it held last stays in force until policies are there again, or root on this node runs horkos policy accept-empty --origin cluster")
 	}
 	for _, k := range r.kinds {
 		n := waiting[k.name()]
-		d, defined := r.definitions[k.name()]
+		c := k.confirmed
 		switch {
 		case k.unserved && k.found == nil && len(k.held) > 0:
 			texts = append(texts, fmt.Sprintf("the API server does not know %s any more; the last %d stay in force", k.name(), len(k.held)))
 		case n == 0:
-		case !r.current:
+		case c.asked.IsZero():
 			texts = append(texts, fmt.Sprintf("%d %s are gone; they stay in force until it is known whether they were deleted one by one or with their CustomResourceDefinition", n, k.name()))
-		case !defined || d.going:
+		case c.uid == "" || c.going:
 			texts = append(texts, fmt.Sprintf("%d %s go with their CustomResourceDefinition; they stay in force", n, k.name()))
 		default:
-			texts = append(texts, fmt.Sprintf("%d %s went with their CustomResourceDefinition; they stay in force until there are others, or an operator gives them up", n, k.name()))
+			texts = append(texts, fmt.Sprintf("%d %s went with their CustomResourceDefinition; they stay in force until there are others in their namespaces, or root on this node runs horkos policy accept-empty --origin cluster", n, k.name()))
 		}
 	}
 	return strings.Join(texts, "; ")
@@ -331,25 +556,21 @@ func (r *replica) objects() []crds.Object {
 // set is what is in force, as others see it, but for how old it is.
 func (r *replica) set() crds.Set {
 	set := crds.Set{Origin: crds.Cluster}
-	objects := r.objects()
-	count, size := make(map[string]int), make(map[string]int)
-	for _, o := range objects {
-		count[o.Namespace]++
-		size[o.Namespace] += len(o.Raw)
+	over := make(map[string]string)
+	for _, k := range r.kinds {
+		for ns, l := range k.load {
+			if k.found != nil && ns != "" && l.over() {
+				over[ns] = fmt.Sprintf("namespace %s holds %d %s of %d bytes, at most %d of %d are judged: put what they say into fewer", ns, l.objects, k.name(), l.bytes, maxNamespaceObjects, maxNamespaceBytes)
+			}
+		}
 	}
-	over := func(ns string) bool {
-		return ns != "" && (count[ns] > maxNamespaceObjects || size[ns] > maxNamespaceBytes)
-	}
-	for _, o := range objects {
-		if !over(o.Namespace) {
+	for _, o := range r.objects() {
+		if over[o.Namespace] == "" {
 			set.Objects = append(set.Objects, o)
 		}
 	}
-	for _, ns := range slices.Sorted(maps.Keys(count)) {
-		if over(ns) {
-			set.Faults = append(set.Faults, crds.Fault{Source: clusterSource, Namespaces: []string{ns}, Message: fmt.Sprintf(
-				"namespace %s holds %d objects of %d bytes, at most %d of %d are judged", ns, count[ns], size[ns], maxNamespaceObjects, maxNamespaceBytes)})
-		}
+	for _, ns := range slices.Sorted(maps.Keys(over)) {
+		set.Faults = append(set.Faults, crds.Fault{Source: clusterSource, Namespaces: []string{ns}, Message: over[ns]})
 	}
 	if !r.kept {
 		set.Unknown = &crds.Unknown{Message: "what the cluster holds was never known on this node: " + r.unlisted()}
@@ -369,6 +590,13 @@ func (r *replica) unlisted() string {
 		return "the API server does not know " + strings.Join(unserved, ", ") + "; install the CustomResourceDefinitions of horkos"
 	}
 	return "the API server has not told it yet"
+}
+
+// uninstalled tells whether there is sure to be nothing of a kind: it is not defined, and
+// nothing was ever there that could have gone with it.
+func (r *replica) uninstalled(k *collection) bool {
+	_, defined := r.definitions[k.name()]
+	return k.unserved && len(k.held) == 0 && r.current && !defined
 }
 
 // clusterSource is where objects of the cluster are from, in messages.

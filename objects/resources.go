@@ -40,5 +40,15 @@ func resources() []resource {
 	}
 }
 
+// resourceOf is that of a kind.
+func resourceOf(kind string) resource {
+	for _, r := range resources() {
+		if r.kind == kind {
+			return r
+		}
+	}
+	return resource{}
+}
+
 // name is that of the resource's CustomResourceDefinition, and namespaces.
 func (r resource) name() string { return r.GroupResource().String() }

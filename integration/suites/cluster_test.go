@@ -230,10 +230,10 @@ func TestNothingOpensWhenPoliciesOfAClusterVanish(t *testing.T) {
 
 	f.sub("kubectl delete --all", func(t *testing.T, g *fixture) {
 		f.kubectl("", "delete", "--all", "gap,aa", "-n", market)
-		f.notReady("the cluster holds no policy any more")
+		f.notReady("no policy in the cluster enforces any more")
 		closed("all deleted")
 		f.restarted()
-		f.notReady("the cluster holds no policy any more")
+		f.notReady("no policy in the cluster enforces any more")
 		closed("all deleted, after a restart")
 		back()
 	})
@@ -250,14 +250,14 @@ func TestNothingOpensWhenPoliciesOfAClusterVanish(t *testing.T) {
 	})
 	f.sub("kubectl delete namespace", func(t *testing.T, g *fixture) {
 		f.kubectl("", "delete", "namespace", market)
-		f.notReady("the cluster holds no policy any more")
+		f.notReady("no policy in the cluster enforces any more")
 		closed("the namespace deleted")
 		f.kubectl("", "create", "namespace", market)
 		back()
 	})
 	f.sub("an older etcd is restored", func(t *testing.T, g *fixture) {
 		f.kubectl("", "delete", "--all", "gap,aa", "-n", market)
-		f.notReady("the cluster holds no policy any more")
+		f.notReady("no policy in the cluster enforces any more")
 		snapshot, err := f.plane.Snapshot(f.ctx)
 		if err != nil {
 			t.Fatal(err)

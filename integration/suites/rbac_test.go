@@ -167,7 +167,7 @@ func TestEveryOneOfTheClusterMayDoWhatItNeedsAndNoMore(t *testing.T) {
 	nodeRules := slices.Concat(everyone,
 		grants("kritis.grafeas.io", kritisKinds+": list watch"),
 		grants("notation.nirmata.io", notationKinds+": list watch"),
-		grants("horkos.dev", horkosKinds+": list watch", "imageattestations: get", "nodegates: get create patch", "nodegates/status: patch"),
+		grants("horkos.dev", horkosKinds+": list watch", "imageattestations: get", "nodegates: create patch", "nodegates/status: patch"),
 		grants("apiextensions.k8s.io", "customresourcedefinitions: list watch"),
 		grants("", "namespaces: list watch"))
 	inPod := callerWith(t, plane, "horkos-node", pod)
@@ -292,7 +292,7 @@ func controllerMay(t *testing.T, plane *harness.ControlPlane) {
 		grants("kritis.grafeas.io", kritisKinds+": list watch", statuses(kritisKinds)+": patch"),
 		grants("notation.nirmata.io", notationKinds+": list watch", statuses(notationKinds)+": patch"),
 		grants("horkos.dev", horkosKinds+": list watch", statuses(horkosKinds)+": patch", "nodegates: list watch delete"),
-		grants("", "nodes: get list watch"),
+		grants("", "nodes: list watch"),
 		grants("events.k8s.io", "events: create"))
 	controller.sameRules("default", rules)
 	controller.sameRules("horkos-system", slices.Concat(rules,

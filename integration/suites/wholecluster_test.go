@@ -97,7 +97,7 @@ func TestACluster(t *testing.T) {
 	})
 
 	f.sub("kubectl get nodegates tells how the gate stands", func(t *testing.T, _ *fixture) {
-		f.eventually("the NodeGate tells of refusals", func() error {
+		f.eventually("the NodeGate tells how things stand", func() error {
 			var gate struct {
 				Status struct {
 					Mode, PolicyRevision, SyncedAt, RuntimeVersion string
@@ -196,10 +196,7 @@ func TestACluster(t *testing.T) {
 			half, worst := took[len(took)/2], took[len(took)-1]
 			t.Logf("from the start of the daemon to the attested container: %v (median), %v (worst), limit 300ms", half, worst)
 			if half > 300*time.Millisecond {
-				t.Logf("limit missed by %v", half-300*time.Millisecond)
-			}
-			if half > 3*300*time.Millisecond {
-				t.Errorf("it takes %v", half)
+				t.Errorf("limit missed by %v", half-300*time.Millisecond)
 			}
 		})
 		if err := f.plane.APIServer.Start(f.ctx); err != nil {
