@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/horkos/horkos/crds"
+	"github.com/horkos/horkos/verifier/policy"
 )
 
 // entry is an object as it was last seen.
@@ -30,6 +31,7 @@ type desk struct {
 	decoded  map[types.UID]reading
 	verdicts map[string]Verdict
 	todo     map[string]*task
+	compiler policy.Compiler
 }
 
 // reading is a decoded object. The generation tells whether it is still the same.
@@ -139,7 +141,7 @@ func (d *desk) judge(all []entry) {
 			objects = append(objects, r.object)
 		}
 	}
-	d.verdicts = Judge(objects)
+	d.verdicts = Judge(&d.compiler, objects)
 	for _, e := range all {
 		if r := d.decoded[e.object.GetUID()]; r.fault != "" {
 			d.verdicts[e.id()] = Verdict{Reason: Malformed, Message: tell([]note{{Malformed, r.fault}}, "correct it: until then what it governs is refused")}

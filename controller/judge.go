@@ -26,9 +26,10 @@ type Verdict struct {
 
 // Judge compiles the objects of the cluster, as a node does, and says of each what came of
 // it, by its ID. Objects are to be in an order that is always the same: of two that share a
-// key the later one is warned of.
-func Judge(objects []crds.Object) map[string]Verdict {
-	snap := policy.Compile(crds.Set{Origin: crds.Cluster, Objects: objects})
+// key the later one is warned of. The compiler is the caller's, to remember keys from one time
+// to the next.
+func Judge(compiler *policy.Compiler, objects []crds.Object) map[string]Verdict {
+	snap := compiler.Compile(crds.Set{Origin: crds.Cluster, Objects: objects})
 	found := make(map[string][]policy.Finding)
 	for _, f := range snap.Findings() {
 		found[f.Object] = append(found[f.Object], f)
@@ -57,7 +58,7 @@ func newWorld(objects []crds.Object, snap *policy.Snapshot, found map[string][]p
 		switch o.Kind {
 		case kritis.KindAttestationAuthority:
 			w.authorities[o.Namespace+"/"+o.Name] = o
-			w.unusable[o.Namespace+"/"+o.Name] = hasErrors(found[o.ID()]) && unusable(o)
+			w.unusable[o.Namespace+"/"+o.Name] = slices.ContainsFunc(found[o.ID()], func(f policy.Finding) bool { return f.Unusable })
 		case kritis.KindGenericAttestationPolicy, horkos.KindClusterAttestationPolicy:
 			w.policies[o.Kind+" "+o.Namespace]++
 		case kritis.KindImageSecurityPolicy:
@@ -185,28 +186,6 @@ func (w *world) missing(o *crds.Object) map[string]bool {
 		}
 	}
 	return fields
-}
-
-func hasErrors(findings []policy.Finding) bool {
-	return slices.ContainsFunc(findings, func(f policy.Finding) bool { return !f.Warning })
-}
-
-// unusable tells whether nothing can be verified by an authority. It is compiled alone, under
-// a policy that names it: one of which one key of several can be read still verifies.
-func unusable(authority *crds.Object) bool {
-	probe := crds.Object{
-		APIVersion: kritis.GroupVersion, Kind: kritis.KindGenericAttestationPolicy, Namespace: authority.Namespace, Name: "probe",
-		Spec: &kritis.GenericAttestationPolicySpec{AttestationAuthorityNames: []string{authority.Name}},
-	}
-	snap := policy.Compile(crds.Set{Origin: crds.Cluster, Objects: []crds.Object{*authority, probe}})
-	for _, l := range snap.Layers(authority.Namespace) {
-		for _, p := range l.Policies {
-			for _, a := range p.Authorities {
-				return a.Malformed != ""
-			}
-		}
-	}
-	return true
 }
 
 // errorReason says, by the field that a problem is about, what sort of problem it is.

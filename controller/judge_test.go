@@ -114,7 +114,7 @@ func TestWhatIsWrongWithAnObjectIsItsCondition(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			v, ok := Judge(decoded(t, tt.manifests...))[tt.object]
+			v, ok := Judge(new(policy.Compiler), decoded(t, tt.manifests...))[tt.object]
 			if got := strings.TrimSpace(v.Reason + " " + v.Warning); !ok || got != tt.want || v.Ready != (v.Reason == Accepted) {
 				t.Errorf("%s: %+v, want %s", tt.object, v, tt.want)
 			}
@@ -134,12 +134,12 @@ func TestPoliciesBeyondTheLimitAreAllNotReady(t *testing.T) {
 	for i := range policy.MaxPolicies + 1 {
 		manifests = append(manifests, strings.Replace(gap("attestationAuthorityNames: [release]"), "name: p", fmt.Sprint("name: p", i), 1))
 	}
-	for id, v := range Judge(decoded(t, manifests...)) {
+	for id, v := range Judge(new(policy.Compiler), decoded(t, manifests...)) {
 		if strings.HasPrefix(id, "GenericAttestationPolicy ") && v.Reason != TooMany {
 			t.Fatalf("%s: %+v", id, v)
 		}
 	}
-	for id, v := range Judge(decoded(t, manifests[1:len(manifests)-1]...)) {
+	for id, v := range Judge(new(policy.Compiler), decoded(t, manifests[1:len(manifests)-1]...)) {
 		if v.Reason != AuthorityNotFound {
 			t.Fatalf("%s, one less: %+v", id, v)
 		}
@@ -151,7 +151,7 @@ func TestAMessageFitsAndSaysHowManyDidNot(t *testing.T) {
 	for i := range 60 {
 		names = append(names, fmt.Sprintf("gone-%d-%s", i, strings.Repeat("x", 100)))
 	}
-	v := Judge(decoded(t, gap("attestationAuthorityNames: ["+strings.Join(names, ", ")+"]")))["GenericAttestationPolicy shop/p"]
+	v := Judge(new(policy.Compiler), decoded(t, gap("attestationAuthorityNames: ["+strings.Join(names, ", ")+"]")))["GenericAttestationPolicy shop/p"]
 	if len(v.Message) > maxMessage || !strings.Contains(v.Message, "; and 5") || !strings.HasSuffix(v.Message, "out of the policy") {
 		t.Errorf("%d bytes: %s", len(v.Message), v.Message)
 	}

@@ -62,7 +62,8 @@ type Node struct {
 	member *membership // nil where no cluster is followed
 
 	taking   sync.Mutex // one takes at a time
-	standing string     // why some of what is in force is not the newest, as last reported
+	compiler policy.Compiler
+	standing string // why some of what is in force is not the newest, as last reported
 
 	mu             sync.Mutex
 	sets           map[crds.Origin]crds.Set // what is in force of each origin
@@ -234,7 +235,7 @@ func (n *Node) take(sets ...crds.Set) {
 		}
 	}
 	n.mu.Unlock()
-	snap := policy.Compile(all...)
+	snap := n.compiler.Compile(all...)
 	before := n.snapshot.Swap(snap)
 	same := snap.Revision() == before.Revision() && standing == n.standing && !slices.ContainsFunc(sets, isFolder) &&
 		slices.EqualFunc(snap.Findings(), before.Findings(), func(a, b policy.Finding) bool { return a.Object == b.Object && a.Message == b.Message })

@@ -237,7 +237,7 @@ func (c *Cluster) compare(ctx context.Context, clients apiserver.Clients) error 
 	}
 	c.options.Log.Warn("the cluster is older than it was: everything is listed anew", "resourceVersion", list.ResourceVersion, "before", c.replica.newest())
 	for _, k := range c.replica.kinds {
-		k.told = 0 // of another time: this is seen to once
+		k.unfind() // what was found is of another time
 	}
 	for name := range c.restarts {
 		c.restart(name)

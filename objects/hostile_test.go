@@ -156,7 +156,7 @@ func TestWhatIsRememberedOfDeletionsIsBounded(t *testing.T) {
 		t.Errorf("%d objects, want the last of the one", n)
 	}
 	w.put(enforcing) // beside the one there is
-	for n := range 3000 {
+	for n := range maxGoing + 200 {
 		id := fmt.Sprintf("t%d", n)
 		w.put("apiVersion: kritis.grafeas.io/v1beta1\nkind: AttestationAuthority\nmetadata: {name: " + id + ", namespace: tenant}\nspec: {noteReference: x}\n")
 		w.remove("AttestationAuthority tenant/" + id)
@@ -322,4 +322,23 @@ func TestAListThatIsStreamedIsReadAsOneThatIsNot(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAClusterThatIsOlderIsNotComparedWithWhatItWas(t *testing.T) {
+	w := newWorld(t)
+	w.put(enforcing, elsewhere)
+	w.list()
+	w.after(time.Second)
+	w.version = 50
+	w.objects[w.resourceOf(gap).name()] = map[key]object{}
+	w.cluster.mu.Lock() // as compare does
+	for _, k := range w.cluster.replica.kinds {
+		k.unfind()
+	}
+	w.cluster.mu.Unlock()
+	w.wants("before anything is listed", w.after(time.Minute), isPolicyProd, isPolicyTest)
+	w.listOne(w.resourceOf("ImageRevocation"))
+	w.wants("one is listed", w.after(time.Minute), isPolicyProd, isPolicyTest, "stale")
+	w.list()
+	w.wants("all are listed", w.after(time.Minute), isPolicyProd, isPolicyTest, "stale")
 }

@@ -154,6 +154,24 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
+// BenchmarkCompileKeys compiles a namespace full of keys that are slow to read: for the first
+// time, and when something else has changed.
+func BenchmarkCompileKeys(b *testing.B) {
+	objects := set(b, crds.Folder, slowAuthorities(policy.MaxNamespaceKeys))
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			policy.Compile(objects)
+		}
+	})
+	b.Run("again", func(b *testing.B) {
+		var c policy.Compiler
+		c.Compile(objects)
+		for b.Loop() {
+			c.Compile(objects)
+		}
+	})
+}
+
 // BenchmarkDecideClusterPolicies decides over as many cluster policies, of each of which the
 // scope has to be looked at; two are about the image.
 func BenchmarkDecideClusterPolicies(b *testing.B) {

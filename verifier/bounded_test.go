@@ -165,14 +165,19 @@ func megabytes(t *testing.T, quarters int) []shape {
 var cartA1 = "registry.example.com/shop/cart@sha256:" + strings.Repeat("a1", 32)
 
 // TestTenThousandKeysAreLookedUpNotTried: of as many authorities each with a key of its own,
-// one is asked.
+// in as many namespaces as that takes, one is asked.
 func TestTenThousandKeysAreLookedUpNotTried(t *testing.T) {
-	const authorities, each = 10_000, 40 // of a policy
+	const authorities, each = 10_000, 40                // of a policy
+	const crowd = policy.MaxNamespaceKeys / each * each // of a namespace
 	var keys, names, policies []string
 	for n := range authorities {
-		keys = append(keys, authority(t, fmt.Sprint("a", n), newSigner(n)))
+		namespace := "namespace: shop"
+		if n < authorities-authorities%crowd {
+			namespace = fmt.Sprint("namespace: n", n/crowd)
+		}
+		keys = append(keys, strings.Replace(authority(t, fmt.Sprint("a", n), newSigner(n)), "namespace: shop", namespace, 1))
 		if names = append(names, fmt.Sprint("a", n)); len(names) == each {
-			policies = append(policies, gap(fmt.Sprint("p", n), "require: Any, attestationAuthorityNames: ["+strings.Join(names, ", ")+"]"))
+			policies = append(policies, strings.Replace(gap(fmt.Sprint("p", n), "require: Any, attestationAuthorityNames: ["+strings.Join(names, ", ")+"]"), "namespace: shop", namespace, 1))
 			names = nil
 		}
 	}

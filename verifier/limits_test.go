@@ -138,6 +138,45 @@ func TestAsManyClusterPoliciesAsAreJudged(t *testing.T) {
 	}
 }
 
+// TestAsManyKeysAsANamespaceMayHave: of one more its authority is not understood, in that
+// namespace and where a cluster policy refers to it; nothing else is touched.
+func TestAsManyKeysAsANamespaceMayHave(t *testing.T) {
+	s := newSigner(1)
+	in := func(namespace, manifest string) string {
+		return strings.Replace(manifest, "namespace: shop", "namespace: "+namespace, 1)
+	}
+	crowd := []string{in("mallory", authority(t, "z", s))}
+	for n := range policy.MaxNamespaceKeys {
+		crowd = append(crowd, in("mallory", authority(t, fmt.Sprint("a", n), newSigner(10+n))))
+	}
+	manifests := []string{
+		authority(t, "release", s), gap("p", "attestationAuthorityNames: [release]"),
+		in("mallory", gap("p", "attestationAuthorityNames: [z]")),
+		in("elsewhere", authority(t, "z", s)), in("elsewhere", gap("p", "attestationAuthorityNames: [z]")),
+		"apiVersion: horkos.dev/v1alpha1\nkind: ClusterAttestationPolicy\nmetadata: {name: c}\n" +
+			"spec: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: far}}, authorities: [{name: z, ref: {namespace: mallory, name: z}}]}\n",
+	}
+	memory := holds(cart(1), s.attest(t, cart(1)))
+	decide := func(namespace string, crowd []string) verifier.Decision {
+		req := asks(cart(1))
+		req.Namespace = namespace
+		return verify(t, req, policy.Compile(set(t, crds.Folder, slices.Concat(manifests, crowd)...)), memory)
+	}
+	for _, namespace := range []string{"shop", "elsewhere", "mallory", "far"} {
+		want(t, decide(namespace, crowd[:policy.MaxNamespaceKeys]), verifier.Allowed, verifier.Attested)
+	}
+	for _, namespace := range []string{"shop", "elsewhere"} {
+		want(t, decide(namespace, crowd), verifier.Allowed, verifier.Attested)
+	}
+	for _, namespace := range []string{"mallory", "far"} {
+		dec := decide(namespace, crowd)
+		want(t, dec, verifier.Misconfigured, verifier.ObjectMalformed)
+		if !strings.Contains(dec.Message(), "namespace mallory holds more than 256 keys: AttestationAuthority mallory/z is not read") {
+			t.Error(dec.Message())
+		}
+	}
+}
+
 // TestOfManyChecksThoseThatRefusedAreTold: the one that did is the last.
 func TestOfManyChecksThoseThatRefusedAreTold(t *testing.T) {
 	s, other := newSigner(1), newSigner(2)

@@ -34,7 +34,7 @@ func claims(t *testing.T, keyID string, n int) (manifests []string) {
 func TestKeysThatATenantClaimsDoNotHoldUpThoseOfOthers(t *testing.T) {
 	release := newSigner(1)
 	keyID := release.attest(t, cart(1)).Envelopes[0].KeyID
-	manifests := append(claims(t, keyID, 60), authority(t, "release", release), gap("shop", "attestationAuthorityNames: [release]"))
+	manifests := append(claims(t, keyID, policy.MaxNamespaceKeys/16), authority(t, "release", release), gap("shop", "attestationAuthorityNames: [release]"))
 	snap := policy.Compile(set(t, crds.Folder, manifests...))
 	q := evidence.Question{Source: "folder", Identity: cart(1)}
 	for _, tt := range []struct {
@@ -43,7 +43,7 @@ func TestKeysThatATenantClaimsDoNotHoldUpThoseOfOthers(t *testing.T) {
 	}{
 		{"shop", 1},
 		{"", 1 + 64}, // its own and what each namespace may have verified ahead
-		{"mallory", 60 * 16},
+		{"mallory", policy.MaxNamespaceKeys},
 	} {
 		memory := &counting{Memory: holds(cart(1), release.attest(t, cart(1)))}
 		if err := verifier.Settle(context.Background(), snap, memory, tt.namespace, q); err != nil {
@@ -61,11 +61,11 @@ func TestKeysThatATenantClaimsDoNotHoldUpThoseOfOthers(t *testing.T) {
 
 func TestATenantWhoHasTooMuchVerifiedForgetsNothingOfOthers(t *testing.T) {
 	release, mallory := newSigner(1), newSigner(2)
-	manifests := append(claims(t, mallory.attest(t, cart(2)).Envelopes[0].KeyID, 60), authority(t, "release", release), gap("shop", "attestationAuthorityNames: [release]"))
+	manifests := append(claims(t, mallory.attest(t, cart(2)).Envelopes[0].KeyID, policy.MaxNamespaceKeys/16), authority(t, "release", release), gap("shop", "attestationAuthorityNames: [release]"))
 	snap := policy.Compile(set(t, crds.Folder, manifests...))
 	memory := evidence.NewMemory()
 	records := evidence.Records{cart(1): {release.attest(t, cart(1))}}
-	const images = 4 // of 60 * 16 keys and 64 signatures each: more than is remembered
+	const images = 15 // of 256 keys and 64 signatures each: more than is remembered
 	for n := range images {
 		for k := range 64 {
 			records[cart(10+n)] = append(records[cart(10+n)], mallory.forged(t, cart(10+n), k))

@@ -261,7 +261,7 @@ func (c *caller) writesItsOwnGateOnly(plane *harness.ControlPlane) {
 	c.t.Helper()
 	c.does("APPLY", nodeGates+"/n1", nodeGate("n1"))
 	c.does("APPLY", nodeGates+"/n1/status", nodeGateStatus("n1"))
-	c.does(http.MethodGet, nodeGates+"/n1", nil)
+	c.refused(http.MethodGet, nodeGates+"/n1", nil, "")
 	made := nodeGate("")
 	made["metadata"] = harness.Object{"generateName": "n1"}
 	const why = "may write the NodeGate of its own name only"

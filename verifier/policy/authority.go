@@ -1,10 +1,7 @@
 package policy
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"regexp"
@@ -14,13 +11,14 @@ import (
 
 	"github.com/horkos/horkos/crds"
 	"github.com/horkos/horkos/crds/kritis"
-	"github.com/horkos/horkos/verifier/attestation"
 )
 
-// compileAuthority reads an AttestationAuthority, in either shape.
-func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
-	spec, ok := obj.Spec.(*kritis.AttestationAuthoritySpec)
-	if m := obj.Malformed(); m != "" || !ok {
+// compileAuthority reads an AttestationAuthority, in either shape; not its keys if its
+// namespace has no room for them.
+func (c *compiler) compileAuthority(obj *crds.Object, crowdedOut bool) *Authority {
+	spec, ok := specOf(obj)
+	if !ok {
+		m := obj.Malformed()
 		a := &Authority{Name: obj.Name, Malformed: cmp.Or(m, obj.ID()+" has no spec")}
 		if m != "" {
 			c.reportMalformed(*obj, false)
@@ -29,8 +27,27 @@ func (c *compiler) compileAuthority(obj *crds.Object) *Authority {
 		}
 		return a
 	}
-	return c.readAuthority(obj, "spec.", obj.Name, authoritySpec{
-		note: spec.NoteReference, keys: spec.PublicKeys, data: spec.PublicKeyData, dataID: spec.PublicKeyID, acceptExpired: spec.AcceptExpiredKeys})
+	if crowdedOut {
+		a := &Authority{Name: obj.Name, Malformed: fmt.Sprintf("namespace %s holds more than %d keys: %s is not read, as the authorities before it by name leave no room: remove keys that are no longer used",
+			obj.Namespace, MaxNamespaceKeys, obj.ID())}
+		c.report(*obj, false, "", a.Malformed)
+		return a
+	}
+	return c.readAuthority(obj, "spec.", obj.Name, spec)
+}
+
+// specOf is what an AttestationAuthority says, if it is one that can be understood.
+func specOf(obj *crds.Object) (authoritySpec, bool) {
+	spec, ok := obj.Spec.(*kritis.AttestationAuthoritySpec)
+	if !ok || !isAuthority(obj) || len(obj.Problems) > 0 {
+		return authoritySpec{}, false
+	}
+	return authoritySpec{
+		note: spec.NoteReference, keys: spec.PublicKeys, data: spec.PublicKeyData, dataID: spec.PublicKeyID, acceptExpired: spec.AcceptExpiredKeys}, true
+}
+
+func isAuthority(obj *crds.Object) bool {
+	return obj.Kind == kritis.KindAttestationAuthority && !obj.UnknownKind
 }
 
 // authoritySpec is what an authority is made of, wherever it is written.
@@ -41,15 +58,19 @@ type authoritySpec struct {
 	acceptExpired *bool
 }
 
+// count is how many keys are written.
+func (s authoritySpec) count() int {
+	if s.data != "" {
+		return len(s.keys) + 1
+	}
+	return len(s.keys)
+}
+
 // readAuthority reads the keys of an authority. A key that cannot be used is reported,
 // and the others still verify; an authority without any usable key is malformed.
 func (c *compiler) readAuthority(obj *crds.Object, at, name string, spec authoritySpec) *Authority {
 	a := &Authority{Name: name, Note: normalNote(spec.note), keys: make(map[string][]*Key), AcceptExpiredKeys: spec.acceptExpired == nil || *spec.acceptExpired}
-	written := len(spec.keys)
-	if spec.data != "" {
-		written++
-	}
-	if written > MaxKeys {
+	if written := spec.count(); written > MaxKeys {
 		a.Malformed = fmt.Sprintf("%s has %d keys, at most %d are allowed", obj.ID(), written, MaxKeys)
 		c.report(*obj, false, "", a.Malformed)
 		return a
@@ -71,11 +92,11 @@ func (c *compiler) readAuthority(obj *crds.Object, at, name string, spec authori
 		a.distinct = append(a.distinct, key.Distinct())
 	}
 	for i, k := range spec.keys {
-		key, err := c.listedKey(k)
+		key, err := c.readListed(k)
 		use(fmt.Sprintf("publicKeys[%d]", i), key, err)
 	}
 	if spec.data != "" {
-		key, err := c.olderKey(spec.data, spec.dataID)
+		key, err := c.readOlder(spec.data, spec.dataID)
 		use("publicKeyData", key, err)
 	}
 	a.alike = alike(a)
@@ -143,25 +164,14 @@ type fieldError struct {
 func (e *fieldError) Error() string { return e.field + ": " + e.err.Error() }
 func (e *fieldError) Unwrap() error { return e.err }
 
-// listedKey reads one key of the newer shape.
-func (c *compiler) listedKey(k kritis.PublicKey) (*Key, error) {
-	key := &Key{}
-	var err error
-	switch k.KeyType {
-	case "PGP":
-		if k.PKIXPublicKey != nil || k.ASCIIArmoredPGPPublicKey == "" {
-			return nil, errors.New("a key of keyType PGP has asciiArmoredPgpPublicKey, and only that")
-		}
-		key.Key, err = c.parsePGP(k.KeyID, []byte(k.ASCIIArmoredPGPPublicKey))
-	case "PKIX":
-		if k.ASCIIArmoredPGPPublicKey != "" || k.PKIXPublicKey == nil {
-			return nil, errors.New("a key of keyType PKIX has pkixPublicKey, and only that")
-		}
-		key.Key, err = attestation.ParsePKIXKey(k.KeyID, []byte(k.PKIXPublicKey.PublicKeyPEM), k.PKIXPublicKey.SignatureAlgorithm)
-	default:
-		err = &fieldError{"keyType", fmt.Errorf("want PGP or PKIX, not %.40q", k.KeyType)}
-	}
+// readListed reads one key of the newer shape, and when it may be used.
+func (c *compiler) readListed(k kritis.PublicKey) (*Key, error) {
+	written, err := listedKey(k)
 	if err != nil {
+		return nil, err
+	}
+	key := &Key{}
+	if key.Key, err = c.parse(written); err != nil {
 		return nil, err
 	}
 	for _, bound := range []struct {
@@ -178,37 +188,14 @@ func (c *compiler) listedKey(k kritis.PublicKey) (*Key, error) {
 	return key, nil
 }
 
-// parsedKey is what reading an OpenPGP key gave.
-type parsedKey struct {
-	key *attestation.Key
-	err error
-}
-
-// parsePGP reads a key once, however many namespaces list it: it takes arithmetic.
-func (c *compiler) parsePGP(id string, data []byte) (*attestation.Key, error) {
-	written := [2][32]byte{sha256.Sum256([]byte(id)), sha256.Sum256(data)}
-	parsed, ok := c.parsed[written]
-	if !ok {
-		parsed.key, parsed.err = attestation.ParsePGPKey(id, data)
-		c.parsed[written] = parsed
-	}
-	return parsed.key, parsed.err
-}
-
-// olderKey reads publicKeyData: base64 of a PGP key in armor or of a PEM public key.
-// Alibaba Cloud's KMS keys are of the latter sort and bear publicKeyId.
-func (c *compiler) olderKey(text, id string) (*Key, error) {
-	data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+// readOlder reads a key of the older shape.
+func (c *compiler) readOlder(text, id string) (*Key, error) {
+	written, err := olderKey(text, id)
 	if err != nil {
-		return nil, fmt.Errorf("not base64: %w", err)
+		return nil, err
 	}
 	key := &Key{}
-	if bytes.Contains(data, []byte("BEGIN PGP")) {
-		key.Key, err = c.parsePGP(id, data)
-	} else {
-		key.Key, err = attestation.ParsePKIXKey(id, data, "")
-	}
-	if err != nil {
+	if key.Key, err = c.parse(written); err != nil {
 		return nil, err
 	}
 	return key, nil

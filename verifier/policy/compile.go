@@ -17,12 +17,24 @@ import (
 // understood is in the Snapshot as misconfigured, or left out where it could only have
 // loosened, and is among the findings either way. Two objects of one kind, namespace and
 // name cannot be.
-func Compile(sets ...crds.Set) *Snapshot {
+func Compile(sets ...crds.Set) *Snapshot { return new(Compiler).Compile(sets...) }
+
+// Compiler compiles objects again whenever some of them change. It remembers what the keys of
+// the last Compile were read as, by how they are written and also those that could not be,
+// so that the change of one object costs no arithmetic on the keys of all others; nothing
+// else. The zero value is ready for use, by one goroutine at a time; the Snapshots it gives
+// are for all.
+type Compiler struct {
+	parsed map[writtenSum]parsedKey
+}
+
+// Compile gives the same Snapshot as the function of that name.
+func (k *Compiler) Compile(sets ...crds.Set) *Snapshot {
 	sets = slices.Clone(sets)
 	for i := range sets {
 		sets[i].Objects = withDuplicates(sets[i].Objects)
 	}
-	c := &compiler{indexed: make(map[string]*Authority), owned: make(map[*Authority]bool), parsed: make(map[[2][32]byte]parsedKey), snapshot: &Snapshot{
+	c := &compiler{indexed: make(map[string]*Authority), owned: make(map[*Authority]bool), before: k.parsed, parsed: make(map[writtenSum]parsedKey), snapshot: &Snapshot{
 		namespaces: make(map[string][]Layer),
 		revoked:    make(map[image.Digest]Revocation),
 		byKey:      make(map[string][]*Authority),
@@ -42,15 +54,17 @@ func Compile(sets ...crds.Set) *Snapshot {
 		c.snapshot.namespaces[ns] = layers
 	}
 	c.snapshot.revision = revision(sets)
+	k.parsed = c.parsed
 	return c.snapshot
 }
 
 // compiler gathers what belongs to the whole Snapshot.
 type compiler struct {
 	snapshot *Snapshot
-	indexed  map[string]*Authority // by Authority.alike
-	owned    map[*Authority]bool   // those whose Namespace is set
-	parsed   map[[2][32]byte]parsedKey
+	indexed  map[string]*Authority    // by Authority.alike
+	owned    map[*Authority]bool      // those whose Namespace is set
+	before   map[writtenSum]parsedKey // of the last Compile
+	parsed   map[writtenSum]parsedKey
 }
 
 // report tells of one thing about an object, by its field where there is one.
@@ -236,10 +250,13 @@ func (c *compiler) compileOrigin(set crds.Set) *origin {
 			o.faults[ns] = append(o.faults[ns], text)
 		}
 	}
-	owners := make(map[string]string)
+	owners, crowded := make(map[string]string), crowdedOut(set.Objects)
 	for i := range set.Objects {
-		if obj := &set.Objects[i]; obj.Kind == kritis.KindAttestationAuthority && !obj.UnknownKind {
-			a := c.compileAuthority(obj)
+		if obj := &set.Objects[i]; isAuthority(obj) {
+			a := c.compileAuthority(obj, crowded[obj])
+			if a.Malformed != "" { // which was reported just now
+				c.snapshot.findings[len(c.snapshot.findings)-1].Unusable = true
+			}
 			o.authorities[obj.Namespace+"/"+obj.Name] = a
 			c.reportShared(obj, a, owners)
 		}

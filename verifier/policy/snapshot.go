@@ -19,6 +19,7 @@ const (
 	MaxPattern     = 512
 	MaxPatterns    = 1024 // of a scope
 
+	MaxNamespaceKeys   = 256  // of all AttestationAuthorities of a namespace, different ones
 	MaxPolicies        = 256  // of one kind in a namespace
 	MaxClusterPolicies = 1024 // of an origin
 
@@ -83,6 +84,9 @@ type Finding struct {
 	Ignored bool
 	// Warning marks what can be judged as it stands, and is hardly what was meant.
 	Warning bool
+	// Unusable tells that nothing can be verified by the AttestationAuthority that Object is. Of
+	// several findings about one the last bears it.
+	Unusable bool
 }
 
 // Layer is a set of objects that stands for itself: one origin and one kind of policy.
