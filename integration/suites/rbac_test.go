@@ -262,6 +262,11 @@ func (c *caller) writesItsOwnGateOnly(plane *harness.ControlPlane) {
 	c.does("APPLY", nodeGates+"/n1", nodeGate("n1"))
 	c.does("APPLY", nodeGates+"/n1/status", nodeGateStatus("n1"))
 	c.refused(http.MethodGet, nodeGates+"/n1", nil, "")
+	kept := nodeGate("n1")
+	kept["metadata"] = harness.Object{"name": "n1", "finalizers": []string{"example.com/never"}}
+	c.refused("APPLY", nodeGates+"/n1", kept, "no finalizers")
+	kept["metadata"] = harness.Object{"name": "n1", "annotations": harness.Object{"a": "b"}}
+	c.refused("APPLY", nodeGates+"/n1", kept, "no finalizers, owners or annotations")
 	made := nodeGate("")
 	made["metadata"] = harness.Object{"generateName": "n1"}
 	const why = "may write the NodeGate of its own name only"

@@ -420,6 +420,13 @@ func TestTheAPIServerBelievesTheWebhookWhateverIsRenewed(t *testing.T) {
 		}
 	})
 	t.Run("and when the one who applied it takes a webhook out", func(t *testing.T) {
+		if _, err := w.plane.Admin.Delete(t.Context(), tlsHooks+"/horkos"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.plane.Admin.Apply(t.Context(), tlsHooks+"/horkos", "kubectl", w.configuration()); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("the one that is made anew to be believed", func() error { return w.configMap("anew") })
 		manifest := w.configuration()
 		manifest["webhooks"] = manifest["webhooks"].([]any)[:1]
 		if _, err := w.plane.Admin.Apply(t.Context(), tlsHooks+"/horkos", "kubectl", manifest); err != nil {
