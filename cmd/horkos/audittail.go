@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/horkos/horkos/audit"
 	"github.com/horkos/horkos/verifier"
@@ -26,8 +27,8 @@ const (
 	maxTailRecords  = 10_000
 	// maxTailLine bounds what is read of a line: more than the log writes.
 	maxTailLine = 512 << 10
-	// tailColumns is how wide a line is.
-	tailColumns = 120
+	// maxTailOdd is how much is shown of a line that is no record.
+	maxTailOdd = 120
 	// tailPatience is how long the log is left alone before it is looked at again.
 	tailPatience = 250 * time.Millisecond
 )
@@ -41,9 +42,18 @@ func auditTailCommand() *cobra.Command {
 		Short: "Print the last decisions of a node, a line each",
 		Long: `tail prints the last records of an audit log: when, whether the container was admitted, the
 result and reason, whose it is, the image, and why. Older files of the log are read as well
-where the current one has not enough. It proves nothing: that is horkos audit verify.`,
+where the current one has not enough. It proves nothing: that is horkos audit verify.
+
+On a terminal a line ends where that does; it is whole in a file or a pipe.
+
+Records are in the order in which they were written. What is decided again and again is
+counted and written later: "(12 more)" stands for as many repeats, has the time of the last
+of them, and may stand after records with later times.`,
 		Example: `  # what was refused last
   horkos audit tail --denied
+
+  # the same, with all of why
+  horkos audit tail --denied | less
 
   # what is decided from now on, for a script
   horkos audit tail --follow -n 0 -o json`,
@@ -288,7 +298,7 @@ func (t *tail) shown(line []byte) (text string, seq uint64, ok bool) {
 			fmt.Fprintln(t.errs, "a line that is no record is left out; horkos audit verify says which")
 			return "", 0, false
 		}
-		return shorten("not a record: "+printable(string(line[:min(len(line), tailColumns)])), tailColumns), 0, true
+		return shorten("not a record: "+printable(string(line[:min(len(line), maxTailOdd)])), columnsOf(t.out)), 0, true
 	}
 	if t.denied && r.Result == verifier.Allowed {
 		return "", r.Seq, false
@@ -296,11 +306,25 @@ func (t *tail) shown(line []byte) (text string, seq uint64, ok bool) {
 	if t.raw {
 		return string(line), r.Seq, true
 	}
-	return recordLine(&r), r.Seq, true
+	return recordLine(&r, columnsOf(t.out)), r.Seq, true
 }
 
-// recordLine is a record in one line for people.
-func recordLine(r *audit.Record) string {
+// columnsOf is how wide the terminal is that is written to; 0 where there is none, or it does
+// not say.
+func columnsOf(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return columns
+}
+
+// recordLine is a record in one line for people, of so many columns; whole with 0.
+func recordLine(r *audit.Record, columns int) string {
 	verdict := "refused"
 	if r.Admitted {
 		verdict = "admitted"
@@ -309,31 +333,47 @@ func recordLine(r *audit.Record) string {
 		verdict = "log" // it is about the log itself
 	}
 	start := fmt.Sprintf("%s %-8s %s/%s", r.Time.UTC().Format("2006-01-02 15:04:05"), verdict, r.Result, r.Reason)
+	name := 0 // how wide a name may be: most of the room is for why
+	if columns > 0 {
+		name = max(16, (columns-len(start))/4)
+	}
 	parts := []string{start}
 	if who := strings.Trim(strings.Join([]string{r.Namespace, r.Pod, r.Container}, "/"), "/"); who != "" {
-		parts = append(parts, inMiddle(printable(who), 32))
+		parts = append(parts, inMiddle(printable(who), name))
 	}
 	if r.Image != "" {
-		parts = append(parts, inMiddle(printable(r.Image), 36))
+		parts = append(parts, inMiddle(printable(r.Image), name))
 	}
 	if r.Repeated > 0 {
 		parts = append(parts, fmt.Sprintf("(%d more)", r.Repeated))
 	}
-	return shorten(printable(strings.Join(append(parts, r.Message), " ")), tailColumns)
+	return shorten(printable(strings.Join(append(parts, whyOf(r)), " ")), columns)
 }
 
-// shorten cuts a text to so many letters.
+// whyOf is the message of a record without what the columns before it say.
+func whyOf(r *audit.Record) string {
+	why, ok := strings.CutPrefix(r.Message, "image "+r.Image+" is ")
+	if !ok || r.Image == "" {
+		return r.Message
+	}
+	for _, verdict := range []string{"not attested: ", "refused: "} {
+		why = strings.TrimPrefix(why, verdict)
+	}
+	return why
+}
+
+// shorten cuts a text to so many letters; with 0 it leaves it as it is.
 func shorten(s string, n int) string {
-	if utf8.RuneCountInString(s) <= n {
+	if n <= 0 || utf8.RuneCountInString(s) <= n {
 		return s
 	}
 	return string([]rune(s)[:n-1]) + "…"
 }
 
-// inMiddle cuts the middle of a text: the ends of names tell more.
+// inMiddle cuts the middle of a text: the ends of names tell more. With 0 it leaves it as it is.
 func inMiddle(s string, n int) string {
 	letters := []rune(s)
-	if len(letters) <= n {
+	if n <= 0 || len(letters) <= n {
 		return s
 	}
 	return string(letters[:n/2-1]) + "…" + string(letters[len(letters)-n/2:])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -29,7 +30,7 @@ import (
 const statusPatience = 15 * time.Second
 
 func statusCommand() *cobra.Command {
-	var kubeconfig, kubecontext string
+	var kubeconfig, kubecontext, namespace string
 	var watch bool
 	var output choice
 	cmd := &cobra.Command{
@@ -39,7 +40,13 @@ func statusCommand() *cobra.Command {
 		Long: `status asks the API server for what the gates of the nodes tell about themselves, and for what
 horkos controller found in policies, authorities and the other objects, and prints what is not
 ready and why. A node without a NodeGate is ungated: no horkos-node runs there, or it knows
-no cluster.
+no cluster. The controller is taken to run as long as it renews its Lease.
+
+SYNCED is when the gate last knew its policies to be the cluster's, as it last wrote that: it
+hears so at least each minute, and writes it every 5 minutes or when something changes. So
+some minutes, up to 8, are normal, and say nothing of how soon a change is in force. More is
+not: PROBLEMS says what the gate knows of it, and after 15 minutes without a word from it the
+node is not ready.
 
 A gate's revision stands for the policies that it decides by. It is marked where it is not
 that of most gates: that node is behind, or has a policy folder of its own.
@@ -64,14 +71,14 @@ Exit code: 0 when all is ready, 1 when something is not, 2 when that cannot be t
 			err = slowly(cmd, "asking the API server", func() (err error) {
 				ctx, cancel := context.WithTimeout(cmd.Context(), statusPatience)
 				defer cancel()
-				all, err = list(ctx, clients)
+				all, err = list(ctx, clients, namespace)
 				return err
 			})
 			if err != nil {
 				return cannotTell(err)
 			}
 			if watch {
-				return s.follow(cmd.Context(), clients, cmd.ErrOrStderr())
+				return s.follow(cmd.Context(), clients, all.lease, cmd.ErrOrStderr())
 			}
 			state := stateOf(all, time.Now())
 			if err := s.print(state); err != nil {
@@ -85,6 +92,7 @@ Exit code: 0 when all is ready, 1 when something is not, 2 when that cannot be t
 	}
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server, a `FILE`; empty: as kubectl finds it ($KUBECONFIG, ~/.kube/config)")
 	cmd.Flags().StringVar(&kubecontext, "context", "", "the context `NAME` of the kubeconfig; empty: the current one")
+	cmd.Flags().StringVar(&namespace, "namespace", "horkos-system", "the `NAMESPACE` of horkos controller and its Lease")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print it again whenever something changes, until interrupted")
 	outputFlag(cmd, &output)
 	return cmd
@@ -92,12 +100,19 @@ Exit code: 0 when all is ready, 1 when something is not, 2 when that cannot be t
 
 // clientsOf finds the API server as kubectl does.
 func clientsOf(kubeconfig, kubecontext string) (apiserver.Clients, error) {
+	if _, err := os.Stat(kubeconfig); kubeconfig != "" && errors.Is(err, fs.ErrNotExist) {
+		return apiserver.Clients{}, fmt.Errorf("there is no kubeconfig %s: give another with --kubeconfig FILE, or leave that out and set KUBECONFIG", printable(kubeconfig))
+	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubecontext}).ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err):
-		return apiserver.Clients{}, errors.New("no kubeconfig: give --kubeconfig FILE, or set KUBECONFIG")
+		where := "$KUBECONFIG or ~/.kube/config"
+		if set := os.Getenv(clientcmd.RecommendedConfigPathEnvVar); set != "" {
+			where = "KUBECONFIG, which is " + printable(set)
+		}
+		return apiserver.Clients{}, fmt.Errorf("no kubeconfig at %s: give --kubeconfig FILE, or set KUBECONFIG to one that is there", where)
 	case err != nil:
 		return apiserver.Clients{}, fmt.Errorf("read how to reach the API server: %w", err)
 	}
@@ -106,8 +121,16 @@ func clientsOf(kubeconfig, kubecontext string) (apiserver.Clients, error) {
 	return apiserver.Connect(config)
 }
 
-// listing are the objects of all collections that status tells of.
-type listing map[mirror.Resource][]metav1.Object
+// listing is what the API server has of what status tells of.
+type listing struct {
+	objects map[mirror.Resource][]metav1.Object
+	absent  map[mirror.Resource]bool // collections of kinds that it does not know
+	lease   leaseSeen
+}
+
+func newListing() listing {
+	return listing{objects: make(map[mirror.Resource][]metav1.Object), absent: make(map[mirror.Resource]bool)}
+}
 
 // statusResources are those collections.
 func statusResources() []mirror.Resource {
@@ -118,34 +141,37 @@ func statusResources() []mirror.Resource {
 	return all
 }
 
-// missingError tells of a kind that the cluster does not have.
-type missingError struct{ resource string }
+// errNotInstalled tells of a cluster that has none of the kinds.
+var errNotInstalled = errors.New("the cluster knows none of the kinds of horkos")
 
-func (e *missingError) Error() string { return "the cluster does not know " + e.resource }
-
-// list asks for all of them.
-func list(ctx context.Context, clients apiserver.Clients) (listing, error) {
-	all := make(listing)
+// list asks for all of them, and for the controller's Lease in the namespace.
+func list(ctx context.Context, clients apiserver.Clients, namespace string) (listing, error) {
+	all := newListing()
 	for _, r := range statusResources() {
 		objects, err := mirror.List(ctx, clients, r)
 		switch {
 		case apierrors.IsNotFound(err):
-			return nil, &missingError{r.GroupResource().String()}
+			all.absent[r] = true
 		case err != nil:
-			return nil, fmt.Errorf("list %s: %w", r.GroupResource(), err)
+			return listing{}, fmt.Errorf("list %s: %w", r.GroupResource(), err)
+		default:
+			all.objects[r] = objects
 		}
-		all[r] = objects
 	}
-	return all, nil
+	if len(all.absent) == len(controller.Kinds())+1 { // and NodeGate
+		return listing{}, errNotInstalled
+	}
+	var err error
+	all.lease, err = readLease(ctx, clients, namespace, time.Now())
+	return all, err
 }
 
 // cannotTell says what to do about an API server that gives no answer.
 func cannotTell(err error) error {
-	var missing *missingError
 	var unreachable *url.Error
 	var network net.Error
 	switch {
-	case errors.As(err, &missing):
+	case errors.Is(err, errNotInstalled):
 		return fmt.Errorf("%w: horkos is not installed in it; kubectl apply -k daemonset/ does that", err)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%w: use a kubeconfig of somebody who may list it", err)
@@ -179,6 +205,7 @@ func (s clusterState) write(w io.Writer) error {
 		table(&text, []string{"NODE", "MODE", "READY", "REVISION", "SYNCED", "VERSION", "PROBLEMS"}, rows)
 		text.WriteString("\n")
 	}
+	text.WriteString("controller  " + printable(s.Controller.text()) + "\n\n")
 	var rows [][]string
 	for _, k := range s.Kinds {
 		if k.Objects > 0 {
@@ -190,6 +217,9 @@ func (s clusterState) write(w io.Writer) error {
 		text.WriteString("\n")
 	}
 	rows = nil
+	for _, kind := range s.NotServed {
+		rows = append(rows, []string{"not ready", kind, "-", reasonNotServed, notServed(kind)})
+	}
 	for _, o := range s.Objects {
 		name := o.Name
 		if o.Namespace != "" {

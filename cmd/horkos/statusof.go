@@ -21,14 +21,19 @@ const silence = 15 * time.Minute
 // reasonNotJudged is that of objects that the controller has not looked at.
 const reasonNotJudged = "NotJudged"
 
+// reasonNotServed is that of kinds that the API server does not know.
+const reasonNotServed = "NotServed"
+
 // clusterState is what status prints as JSON.
 type clusterState struct {
-	Time     time.Time     `json:"time"`
-	Ready    bool          `json:"ready"`
-	Revision string        `json:"revision"` // that of most gates; empty without any
-	Nodes    []nodeState   `json:"nodes"`
-	Kinds    []kindState   `json:"kinds"`
-	Objects  []objectState `json:"objects"`
+	Time       time.Time       `json:"time"`
+	Ready      bool            `json:"ready"`
+	Revision   string          `json:"revision"` // that of most gates; empty without any
+	Nodes      []nodeState     `json:"nodes"`
+	Controller controllerState `json:"controller"`
+	Kinds      []kindState     `json:"kinds"`
+	NotServed  []string        `json:"notServed"` // kinds that the API server does not know
+	Objects    []objectState   `json:"objects"`
 	// Revocations and RevokedDigests count what is withdrawn.
 	Revocations    int `json:"revocations"`
 	RevokedDigests int `json:"revokedDigests"`
@@ -71,16 +76,24 @@ type objectState struct {
 
 // stateOf puts together what is known of a cluster at a time.
 func stateOf(all listing, now time.Time) clusterState {
-	s := clusterState{Time: now.UTC().Truncate(time.Second), Ready: true, Nodes: []nodeState{}, Kinds: []kindState{}, Objects: []objectState{}}
+	s := clusterState{Time: now.UTC().Truncate(time.Second), Ready: true, Nodes: []nodeState{}, Kinds: []kindState{}, NotServed: []string{}, Objects: []objectState{}}
+	if all.absent[controller.NodeGates()] {
+		s.NotServed = append(s.NotServed, horkos.KindNodeGate)
+	}
 	s.readNodes(all, now)
+	s.Controller = all.lease.state()
 	for _, k := range controller.Kinds() {
+		if all.absent[k.Resource] {
+			s.NotServed = append(s.NotServed, k.Name)
+			continue
+		}
 		count := kindState{Kind: k.Name}
-		for _, object := range all[k.Resource] {
+		for _, object := range all.objects[k.Resource] {
 			u, ok := object.(*unstructured.Unstructured)
 			if !ok {
 				continue
 			}
-			o := objectOf(k, u)
+			o := objectOf(k, u, all.lease.namespace)
 			count.Objects++
 			if o.Ready {
 				count.Ready++
@@ -99,16 +112,27 @@ func stateOf(all listing, now time.Time) clusterState {
 		}
 		s.Kinds = append(s.Kinds, count)
 	}
+	s.Ready = s.Ready && len(s.NotServed) == 0 && (s.Controller.Running || !s.Controller.Known)
 	return s
 }
 
-// objectOf reads the conditions of an object. Those of an older generation say nothing.
-func objectOf(k controller.Kind, u *unstructured.Unstructured) objectState {
+// notServed tells of a kind that the API server does not know.
+func notServed(kind string) string {
+	then := "nodes keep the last ones in force"
+	if kind == horkos.KindNodeGate {
+		then = "nodes gate as before, and cannot tell how they are"
+	}
+	return "the API server does not know the kind: kubectl apply -k crds/manifests; " + then
+}
+
+// objectOf reads the conditions of an object. Those of an older generation say nothing. The
+// namespace is the controller's.
+func objectOf(k controller.Kind, u *unstructured.Unstructured, namespace string) objectState {
 	status := controller.StatusOf(u)
 	ready, warning := status.Condition(controller.Ready), status.Condition(controller.Warning)
 	o := objectState{Kind: k.Name, Namespace: u.GetNamespace(), Name: u.GetName()}
 	if ready.Status == "" || ready.ObservedGeneration != u.GetGeneration() {
-		o.Reason, o.Message = reasonNotJudged, "horkos controller has not looked at it: does it run? kubectl -n horkos-system get pods"
+		o.Reason, o.Message = reasonNotJudged, "horkos controller has not looked at it: does it run? "+askForPods(namespace)
 		return o
 	}
 	o.Ready, o.Reason, o.Message = ready.Status == metav1.ConditionTrue, ready.Reason, ready.Message
@@ -132,20 +156,23 @@ type gateStatus struct {
 
 func (s *clusterState) readNodes(all listing, now time.Time) {
 	gates := make(map[string]*unstructured.Unstructured)
-	for _, g := range all[controller.NodeGates()] {
+	for _, g := range all.objects[controller.NodeGates()] {
 		if u, ok := g.(*unstructured.Unstructured); ok {
 			gates[g.GetName()] = u
 		}
 	}
 	revisions := make(map[string]int)
-	for _, n := range all[controller.Nodes()] {
+	for _, n := range all.objects[controller.Nodes()] {
 		node := nodeState{Name: n.GetName(), Problems: []string{}}
-		if g := gates[n.GetName()]; g != nil {
+		switch g := gates[n.GetName()]; {
+		case g != nil:
 			node.read(g, now)
 			if node.Revision != "" {
 				revisions[node.Revision]++
 			}
-		} else {
+		case all.absent[controller.NodeGates()]:
+			node.Problems = append(node.Problems, "not known: the API server does not know the kind NodeGate")
+		default:
 			node.Problems = append(node.Problems, "ungated: there is no NodeGate of it; horkos-node does not run there, or was not told of the cluster")
 		}
 		s.Ready = s.Ready && node.Ready
@@ -209,17 +236,20 @@ func (n nodeState) synced() string {
 	return ago(time.Duration(n.SyncedAgo) * time.Second)
 }
 
-// ago is a duration as people say it.
-func ago(d time.Duration) string {
+// ago is how long ago something was.
+func ago(d time.Duration) string { return span(d) + " ago" }
+
+// span is a duration as people say it.
+func span(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:
-		return fmt.Sprintf("%d s ago", int(d.Seconds()))
+		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < 2*time.Hour:
-		return fmt.Sprintf("%d min ago", int(d.Minutes()))
+		return fmt.Sprintf("%d min", int(d.Minutes()))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h ago", int(d.Hours()))
+		return fmt.Sprintf("%d h", int(d.Hours()))
 	}
-	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
 // summary is all of it in a line.
@@ -244,11 +274,17 @@ func (s clusterState) summary() string {
 		word = "ready"
 	}
 	parts := []string{fmt.Sprintf("%s: %d of %s ready", word, ready, plural(len(s.Nodes), "node"))}
-	if ungated := len(s.Nodes) - gated; ungated > 0 {
+	if ungated := len(s.Nodes) - gated; ungated > 0 && !slices.Contains(s.NotServed, horkos.KindNodeGate) {
 		parts = append(parts, fmt.Sprintf("%d ungated", ungated))
 	}
 	if differ > 0 {
 		parts = append(parts, fmt.Sprintf("%d with other policies than most", differ))
+	}
+	if s.Controller.Known && !s.Controller.Running {
+		parts = append(parts, "controller not running")
+	}
+	if len(s.NotServed) > 0 {
+		parts = append(parts, plural(len(s.NotServed), "kind")+" not served")
 	}
 	parts = append(parts, fmt.Sprintf("%d of %s ready", objectsReady, plural(objects, "object")), plural(warnings, "warning"),
 		fmt.Sprintf("%s of %s", plural(s.Revocations, "revocation"), plural(s.RevokedDigests, "digest")))
@@ -259,6 +295,7 @@ func (s clusterState) summary() string {
 func (s clusterState) same(other clusterState) bool {
 	text := func(s clusterState) string {
 		s.Time = time.Time{}
+		s.Controller.RenewedAt, s.Controller.RenewedAgo = time.Time{}, 0
 		s.Nodes = slices.Clone(s.Nodes)
 		for i := range s.Nodes {
 			s.Nodes[i].SyncedAt, s.Nodes[i].SyncedAgo = time.Time{}, 0

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/horkos/horkos/apiserver"
 	"github.com/horkos/horkos/controller/mirror"
@@ -14,12 +17,40 @@ import (
 const (
 	// redraw is how long further changes are waited for before the state is printed.
 	redraw = 250 * time.Millisecond
-	// recheck is how often it is looked whether time alone changed the state: a gate that fell silent.
-	recheck = time.Minute
+	// recheck is how often it is looked whether time alone changed the state: a gate that fell
+	// silent, or a controller.
+	recheck = 10 * time.Second
+	// leasePatience is how long an answer about the Lease is waited for meanwhile.
+	leasePatience = 5 * time.Second
 )
 
-// follow prints the state, and prints it again whenever it changes, until the context ends.
-func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, errs io.Writer) error {
+// followed is a collection that is watched.
+type followed struct {
+	resource mirror.Resource
+	mirror   *mirror.Mirror
+	absent   atomic.Bool // the API server does not know the kind
+}
+
+// follows prepares to watch a collection. Changed is called after each change, and that a kind
+// is not known any more is one; failed is told of any other failure. Neither may block.
+func follows(clients apiserver.Clients, r mirror.Resource, changed func(), failed func(error)) *followed {
+	f := &followed{resource: r}
+	f.mirror = mirror.New(clients, func() {
+		f.absent.Store(false)
+		changed()
+	}, func(_ mirror.Resource, err error) {
+		if !apierrors.IsNotFound(err) {
+			failed(fmt.Errorf("watch %s: %w", r.GroupResource(), err))
+		} else if !f.absent.Swap(true) {
+			changed()
+		}
+	}, r)
+	return f
+}
+
+// follow prints the state, and prints it again whenever it changes, until the context ends. The
+// Lease is as it was seen last.
+func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, lease leaseSeen, errs io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -27,18 +58,22 @@ func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, e
 
 	changed := make(chan struct{}, 1)
 	troubles := make(chan error, 1)
-	m := mirror.New(clients, func() {
-		select {
-		case changed <- struct{}{}:
-		default: // it is told already
-		}
-	}, func(r mirror.Resource, err error) {
-		select {
-		case troubles <- fmt.Errorf("watch %s: %w", r.GroupResource(), err):
-		default: // one at a time is enough
-		}
-	}, statusResources()...)
-	watching.Go(func() { m.Run(ctx) })
+	var all []*followed
+	for _, r := range statusResources() {
+		f := follows(clients, r, func() {
+			select {
+			case changed <- struct{}{}:
+			default: // it is told already
+			}
+		}, func(err error) {
+			select {
+			case troubles <- err:
+			default: // one at a time is enough
+			}
+		})
+		all = append(all, f)
+		watching.Go(func() { f.mirror.Run(ctx) })
+	}
 
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
@@ -58,12 +93,14 @@ func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, e
 			pause(ctx, redraw)
 			lost = false
 		case <-tick.C:
+			lease = lease.again(ctx, clients)
 		}
-		all, ok := held(m)
+		known, ok := held(all)
 		if !ok {
 			continue
 		}
-		now := stateOf(all, time.Now())
+		known.lease = lease
+		now := stateOf(known, time.Now())
 		if printed && now.same(last) {
 			continue
 		}
@@ -74,16 +111,31 @@ func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, e
 	}
 }
 
-// held is what a mirror holds, once it holds everything.
-func held(m *mirror.Mirror) (listing, bool) {
-	all := make(listing)
-	for _, r := range statusResources() {
-		if !m.Synced(r) {
-			return nil, false
-		}
-		all[r] = m.Objects(r)
+// again looks at the Lease again. One that cannot be read now is as it was.
+func (l leaseSeen) again(ctx context.Context, clients apiserver.Clients) leaseSeen {
+	ctx, cancel := context.WithTimeout(ctx, leasePatience)
+	defer cancel()
+	now, err := readLease(ctx, clients, l.namespace, time.Now())
+	if err != nil {
+		return l // that the API server does not answer is told by the watches
 	}
-	return all, true
+	return now
+}
+
+// held is what is known of the collections, once it is of each.
+func held(all []*followed) (listing, bool) {
+	known := newListing()
+	for _, f := range all {
+		switch {
+		case f.absent.Load():
+			known.absent[f.resource] = true
+		case f.mirror.Synced(f.resource):
+			known.objects[f.resource] = f.mirror.Objects(f.resource)
+		default:
+			return listing{}, false
+		}
+	}
+	return known, true
 }
 
 // block prints a state of several: in the place of the one before on a terminal, and below
