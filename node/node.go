@@ -67,7 +67,6 @@ type Node struct {
 
 	mu             sync.Mutex
 	sets           map[crds.Origin]crds.Set // what is in force of each origin
-	stale, unknown string                   // why some of that is not the newest, or not known, as last reported
 	away           string                   // why the plugin is kept away from the runtime, as last reported
 }
 

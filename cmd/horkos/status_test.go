@@ -22,10 +22,12 @@ import (
 
 var statusNow = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
-// listedObjects reads objects, a line each, into a listing. Nodes are named by their name only.
+// listedObjects reads objects, a line each, into a listing in which the controller runs. Nodes
+// are named by their name only. Of a CustomResourceDefinition the kind is not there.
 func listedObjects(t *testing.T, lines ...string) listing {
 	t.Helper()
-	all := make(listing)
+	all := newListing()
+	all.lease = leaseSeen{namespace: "horkos-system", at: statusNow, leader: "r1", renewed: statusNow.Add(-2 * time.Second), duration: 15 * time.Second}
 	for _, line := range lines {
 		u := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(line), &u.Object); err != nil {
@@ -33,16 +35,26 @@ func listedObjects(t *testing.T, lines ...string) listing {
 		}
 		switch u.GetKind() {
 		case "Node":
-			all[controller.Nodes()] = append(all[controller.Nodes()], &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: u.GetName()}})
+			all.objects[controller.Nodes()] = append(all.objects[controller.Nodes()], &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: u.GetName()}})
 			continue
 		case "NodeGate":
-			all[controller.NodeGates()] = append(all[controller.NodeGates()], u)
+			all.objects[controller.NodeGates()] = append(all.objects[controller.NodeGates()], u)
+			continue
+		case "Lease":
+			all.lease = leaseOf(u, statusNow)
+			continue
+		case "CustomResourceDefinition":
+			for _, r := range statusResources() {
+				if r.Resource == u.GetName() {
+					all.absent[r] = true
+				}
+			}
 			continue
 		}
 		for _, k := range controller.Kinds() {
 			if k.Name == u.GetKind() {
 				u.SetGeneration(2)
-				all[k.Resource] = append(all[k.Resource], u)
+				all.objects[k.Resource] = append(all.objects[k.Resource], u)
 			}
 		}
 	}
@@ -57,6 +69,14 @@ func gateLine(name, status string) string {
 
 func policyLine(name, status string, generation int) string {
 	return fmt.Sprintf("{kind: GenericAttestationPolicy, metadata: {name: %s, namespace: shop}, status: {conditions: [{type: Ready, status: %s, observedGeneration: %d, message: why}]}}", name, status, generation)
+}
+
+func absentLine(plural string) string {
+	return "{kind: CustomResourceDefinition, metadata: {name: " + plural + "}}"
+}
+
+func leaseLine(spec string) string {
+	return "{kind: Lease, metadata: {name: horkos-controller, namespace: horkos-system}, spec: {" + spec + "}}"
 }
 
 const heard = `mode: enforce, version: v1, ready: true, policyRevision: aaaaaaaaaaaa, syncedAt: "2026-11-21T11:59:48Z", observedAt: "2026-11-21T11:59:50Z"`
@@ -83,6 +103,17 @@ func TestTheStateOfAClusterIsReadyWhenAllIs(t *testing.T) {
 		{"a policy that was not judged", []string{"{kind: AdmissionAllowlist, metadata: {name: l}}"}, false, "0 of 1 object ready", "NotJudged"},
 		{"a policy of which an older generation was", []string{policyLine("p", "'True'", 1)}, false, "0 of 1 object ready", "NotJudged"},
 		{"revocations", []string{"{kind: ImageRevocation, metadata: {name: r}, spec: {digests: [a, b, c]}}"}, false, "1 revocation of 3 digests", ""},
+		{"a controller that leads", nil, true, "ready: ", "controller  running, the leader is r1\n"},
+		{"a controller that is late", []string{leaseLine(`holderIdentity: r1, leaseDurationSeconds: 15, renewTime: "2026-11-21T11:59:15.000000Z"`)}, true, "ready: ", "controller  running, the leader is r1\n"},
+		{"a controller that is gone", []string{leaseLine(`holderIdentity: r1, leaseDurationSeconds: 15, renewTime: "2026-11-21T11:59:14.000000Z"`)}, false, "not ready: 0 of 0 nodes ready, controller not running, 0 of",
+			"controller  not running for 46 s (Lease horkos-controller): conditions are not kept current; kubectl -n horkos-system get pods\n"},
+		{"a Lease that was just given back", []string{leaseLine(`holderIdentity: "", leaseDurationSeconds: 1, renewTime: "2026-11-21T11:59:55.000000Z"`)}, true, "ready: ", "controller  running, a new leader is awaited\n"},
+		{"a Lease that was given back to nobody", []string{leaseLine(`holderIdentity: "", leaseDurationSeconds: 1, renewTime: "2026-11-21T11:55:00.000000Z"`)}, false, "not ready: ", "controller  not running for 5 min (Lease"},
+		{"a Lease that nobody held", []string{leaseLine("")}, false, "not ready: ", "controller  not running (there is no Lease horkos-controller in the namespace horkos-system): conditions"},
+		{"a Lease of a clock that is ahead", []string{leaseLine(`holderIdentity: r1, leaseDurationSeconds: 15, renewTime: "2026-11-21T13:00:00.000000Z"`)}, true, "ready: ", "running, the leader is r1"},
+		{"a kind that is not served", []string{absentLine("genericattestationpolicies"), "{kind: AdmissionAllowlist, metadata: {name: l}}", nodeLine("a"), gateLine("a", heard)}, false, "not ready: 1 of 1 node ready, 1 kind not served, 0 of 1 object ready",
+			"GenericAttestationPolicy  -     NotServed  the API server does not know the kind: kubectl apply -k crds/manifests; nodes keep the last ones in force\n"},
+		{"no NodeGates", []string{absentLine("nodegates"), nodeLine("a")}, false, "not ready: 0 of 1 node ready, 1 kind not served, 0 of 0", "not known: the API server does not know the kind NodeGate"},
 		{"names that are not fit for a terminal", []string{nodeLine(`"a\u001b[2J"`)}, false, "", "a?[2J"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -107,6 +138,14 @@ func TestTimeAloneIsNoChangeUntilAGateIsSilent(t *testing.T) {
 	if s.same(stateOf(all, statusNow.Add(time.Hour))) {
 		t.Error("that the gate fell silent would not be printed")
 	}
+	all.lease.at, all.lease.renewed = statusNow.Add(time.Minute), statusNow.Add(time.Minute)
+	if !s.same(stateOf(all, statusNow)) {
+		t.Error("each renewal of the Lease would be printed")
+	}
+	all.lease.at = statusNow.Add(2 * time.Minute)
+	if s.same(stateOf(all, statusNow)) {
+		t.Error("that the controller is gone would not be printed")
+	}
 }
 
 func TestWhatCannotBeToldSaysWhatToDo(t *testing.T) {
@@ -115,7 +154,7 @@ func TestWhatCannotBeToldSaysWhatToDo(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&missingError{"nodegates.horkos.dev"}, "kubectl apply -k daemonset/"},
+		{errNotInstalled, "kubectl apply -k daemonset/"},
 		{apierrors.NewForbidden(resource, "", errors.New("no")), "use a kubeconfig of somebody who may"},
 		{fmt.Errorf("list: %w", &url.Error{Op: "Get", URL: "https://127.0.0.1:1", Err: errors.New("refused")}), "the API server does not answer"},
 	} {
@@ -125,10 +164,10 @@ func TestWhatCannotBeToldSaysWhatToDo(t *testing.T) {
 	}
 	t.Setenv("KUBECONFIG", t.TempDir()+"/none")
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	if got := program("status"); got.code != exitUndecided || !strings.Contains(got.errors, "give --kubeconfig FILE, or set KUBECONFIG") {
+	if got := program("status"); got.code != exitUndecided || !strings.Contains(got.errors, "no kubeconfig at KUBECONFIG, which is "+os.Getenv("KUBECONFIG")+": give --kubeconfig FILE, or set KUBECONFIG") {
 		t.Errorf("without a kubeconfig: %+v", got)
 	}
-	if got := program("status", "--kubeconfig", t.TempDir()+"/none"); got.code != exitUndecided || !strings.Contains(got.errors, "no such file") {
+	if got := program("status", "--kubeconfig", t.TempDir()+"/none"); got.code != exitUndecided || !strings.Contains(got.errors, "none: give another with --kubeconfig FILE, or leave that out and set KUBECONFIG") {
 		t.Errorf("without that kubeconfig: %+v", got)
 	}
 	if got := program("controller"); got.code != exitUndecided || !strings.Contains(got.errors, "outside of a pod give --kubeconfig FILE") {

@@ -667,7 +667,12 @@ func (o *office) watch() *watched {
 // until waits until it has printed a text since it was last waited for.
 func (w *watched) until(t *testing.T, want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	w.untilWithin(t, 5*time.Second, want)
+}
+
+func (w *watched) untilWithin(t *testing.T, limit time.Duration, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	err := harness.Poll(ctx, want, func(context.Context) error {
 		w.mu.Lock()
@@ -695,6 +700,92 @@ func (w *watched) end(t *testing.T) {
 	}
 }
 
+func TestTheStatusOfAClusterTellsThatItsControllerOrAKindIsGone(t *testing.T) {
+	o := newOffice(t)
+	o.sub("no controller was ever there", func(t *testing.T, o *office) {
+		if code, out := o.status(); code != 1 || !strings.Contains(out, "controller  not running (there is no Lease horkos-controller in the namespace horkos-system)") {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+	})
+	first := o.start()
+	o.ready(first)
+	o.apply(policy(shop, "release", "release") + "\n---\n" + authority(shop, "release", newKey(t)))
+	o.bears("GenericAttestationPolicy", shop, "release", "Ready", "True Accepted")
+	if code, out := o.status(); code != 0 || !strings.Contains(out, "controller  running, the leader is ") {
+		t.Errorf("all is ready: exit code %d\n%s", code, out)
+	}
+	watching := o.watch()
+	watching.until(t, "\nready: ")
+	o.sub("who may not read the Lease is told so", testStatusOfAReader)
+	o.sub("a kind that is gone, and comes back", func(t *testing.T, o *office) {
+		const crd = "genericattestationpolicies.kritis.grafeas.io"
+		if _, err := o.admin.Delete(o.ctx, placeOf("CustomResourceDefinition", "", crd)); err != nil {
+			t.Fatal(err)
+		}
+		const want = "  NotServed  the API server does not know the kind: kubectl apply -k crds/manifests; nodes keep the last ones in force"
+		var out string
+		o.eventually("it to be told", patience, func() error {
+			var code int
+			if code, out = o.status(); code != 1 || !strings.Contains(out, want) {
+				return fmt.Errorf("exit code %d\n%s", code, out)
+			}
+			return nil
+		})
+		if !strings.Contains(out, "AttestationAuthority  1 of 1") || !strings.Contains(lastLine(out), ", 1 kind not served, 1 of 1 object ready") {
+			t.Errorf("printed\n%s", out)
+		}
+		t.Logf("horkos status:\n%s", out)
+		watching.until(t, "1 kind not served, 1 of 1 object ready")
+		o.applyFile("../../crds/manifests/kritis.grafeas.io_genericattestationpolicies.yaml")
+		watching.untilWithin(t, patience, "\nready: ") // it is asked for again after up to 10 s
+	})
+	o.sub("a controller that is killed", func(t *testing.T, o *office) {
+		if err := first.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = first.cmd.Wait()
+		const want = "conditions are not kept current; kubectl -n horkos-system get pods"
+		var out string
+		// Of a Lease of 3 s it is known after 10.
+		took := o.eventually("it to be told", 20*time.Second, func() error {
+			var code int
+			if code, out = o.status(); code != 1 || !strings.Contains(out, want) {
+				return fmt.Errorf("exit code %d\n%s", code, out)
+			}
+			return nil
+		})
+		if !strings.Contains(out, "controller  not running for ") || !strings.HasPrefix(lastLine(out), "not ready: ") {
+			t.Errorf("printed\n%s", out)
+		}
+		t.Logf("told %v after it was killed:\n%s", took.Round(time.Millisecond), out)
+		watching.untilWithin(t, 20*time.Second, want)
+		watching.end(t)
+		var state struct {
+			Ready      bool
+			Controller struct{ Known, Running bool }
+		}
+		code, out := o.status("-o", "json")
+		if err := json.Unmarshal([]byte(out), &state); err != nil || code != 1 || state.Ready || !state.Controller.Known || state.Controller.Running {
+			t.Errorf("exit code %d, %v: %s", code, err, out)
+		}
+	})
+}
+
+// testStatusOfAReader is for one who may list what status tells of, and read no Lease.
+func testStatusOfAReader(t *testing.T, o *office) {
+	o.apply(`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: reader}, rules: [{apiGroups: ["", kritis.grafeas.io, horkos.dev, notation.nirmata.io], resources: ["*"], verbs: [list]}]}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: reader}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]}`)
+	kubeconfig := o.write("reader.kubeconfig", "reader")
+	o.eventually("it to be told", patience, func() error {
+		out, err := exec.CommandContext(o.ctx, o.run.Program("horkos"), "status", "--kubeconfig", kubeconfig).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "controller  not known: you may not read the Lease") {
+			return fmt.Errorf("%w: %s", errors.Join(err, errNotYet), out)
+		}
+		return nil
+	})
+}
+
 func TestTheStatusOfNoClusterCannotBeTold(t *testing.T) {
 	harness.RequireCluster(t)
 	run := harness.New(t)
@@ -703,7 +794,7 @@ func TestTheStatusOfNoClusterCannotBeTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := &office{T: t, ctx: t.Context(), run: run, control: control}
-	if code, out := o.status(); code != 2 || !strings.Contains(out, "kubectl apply -k daemonset/") {
+	if code, out := o.status(); code != 2 || !strings.Contains(out, "not installed") || !strings.Contains(out, "kubectl apply -k daemonset/") {
 		t.Errorf("without CRDs: exit code %d, %s", code, out)
 	}
 	if err := control.APIServer.Kill(); err != nil {
