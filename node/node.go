@@ -65,9 +65,9 @@ type Node struct {
 	compiler policy.Compiler
 	standing string // why some of what is in force is not the newest, as last reported
 
-	mu             sync.Mutex
-	sets           map[crds.Origin]crds.Set // what is in force of each origin
-	away           string                   // why the plugin is kept away from the runtime, as last reported
+	mu   sync.Mutex
+	sets map[crds.Origin]crds.Set // what is in force of each origin
+	away string                   // why the plugin is kept away from the runtime, as last reported
 }
 
 // takeover is how long a daemon waits for the one before it to end.
