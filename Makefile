@@ -11,7 +11,7 @@ VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null 
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 30s
 # The suites of real components may take this long together.
-INTEGRATION_TIMEOUT ?= 30m
+INTEGRATION_TIMEOUT ?= 40m
 
 BIN := bin
 TOOLS := $(BIN)/tools
