@@ -12,6 +12,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func connect(config *rest.Config) (c Clients, err error) {
 	c.conns = connrotation.NewDialer(config.Dial)
 	config.Dial = c.conns.DialContext
 	if config.RateLimiter == nil {
-		config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(requests, burst)
+		config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(cmp.Or(config.QPS, requests), cmp.Or(config.Burst, burst))
 	}
 	c.gets = flowcontrol.NewTokenBucketRateLimiter(requests, burst)
 	// The server's words belong to no log of ours.
