@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -338,7 +339,7 @@ func (c *Cluster) step() (set crds.Set, changed bool, wait time.Duration) {
 	c.expire()
 	set = c.set()
 	changed = expired != c.expired || !sameSet(before, set)
-	c.keep(changed || given != "", now)
+	c.keep(changed || given != "", !sameSet(withoutNamespaces(before), withoutNamespaces(set)), now)
 	if given != "" {
 		c.accepted.useUp()
 	}
@@ -422,8 +423,15 @@ func (c *Cluster) set() crds.Set {
 	return set
 }
 
-// keep writes what is in force to the kept copy, again until it is there.
-func (c *Cluster) keep(changed bool, now time.Time) {
+// withoutNamespaces is a set without what comes and goes in it.
+func withoutNamespaces(set crds.Set) crds.Set {
+	set.Objects = slices.DeleteFunc(slices.Clone(set.Objects), func(o crds.Object) bool { return o.Kind == crds.KindNamespace })
+	return set
+}
+
+// keep writes what is in force to the kept copy, again until it is there; what is urgent
+// before anybody decides by it.
+func (c *Cluster) keep(changed, urgent bool, now time.Time) {
 	c.unkept = c.unkept || changed
 	if !c.replica.kept || c.replica.synced.IsZero() || (!c.unkept && now.Sub(c.kept) < keepEvery) {
 		return
@@ -435,7 +443,7 @@ func (c *Cluster) keep(changed bool, now time.Time) {
 	if c.unsaved != "" {
 		pause = 10 * time.Second
 	}
-	if now.Sub(c.kept) < pause && !now.Before(c.kept) {
+	if !urgent && now.Sub(c.kept) < pause && !now.Before(c.kept) {
 		return
 	}
 	before := c.unsaved

@@ -828,3 +828,35 @@ func TestACollectionThatNothingIsHeardOfIsListedAnew(t *testing.T) {
 		t.Error("not listed anew when that was in vain")
 	}
 }
+
+func TestAPolicyIsKeptBeforeItIsInForceAndANamespaceWhenThereIsTime(t *testing.T) {
+	w := newWorld(t)
+	w.put(enforcing)
+	w.list()
+	w.after(time.Second)
+	keeps := func(name string) bool {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(w.state, keptClusterName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(text), `"`+name+`"`)
+	}
+	for n := range 5 { // within a second of each other
+		name := fmt.Sprintf("q%d", n)
+		w.put(strings.Replace(enforcing, "name: p,", "name: "+name+",", 1))
+		w.cluster.step()
+		if !keeps(name) {
+			t.Errorf("%s is in force and not kept", name)
+		}
+		w.now = w.now.Add(10 * time.Millisecond)
+	}
+	w.namespace("new", nil)
+	w.cluster.step()
+	if keeps("new") {
+		t.Error("the copy is written for every namespace")
+	}
+	if w.after(3 * time.Second); !keeps("new") {
+		t.Error("a namespace is not kept")
+	}
+}

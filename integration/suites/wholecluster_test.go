@@ -168,6 +168,9 @@ func TestACluster(t *testing.T) {
 				}
 			}
 		})
+		if err := c.Kubelet.Kill(); err != nil { // it removes the sandboxes that it does not know
+			t.Fatal(err)
+		}
 		f.sub("a node that is restarted decides within 300 ms of its start", func(t *testing.T, _ *fixture) {
 			pod := f.pod(market)
 			var took []time.Duration
