@@ -165,6 +165,8 @@ func (d *ImageDecision) allowedBy() string {
 		return "is on the floor of this node"
 	case NoPolicy:
 		return "is in no policy: allowed by default"
+	case Breakglass:
+		return "is let through by breakglass"
 	}
 	return "is allowed: " + string(d.Reason)
 }

@@ -73,6 +73,7 @@ const (
 	SpecTooLarge       Reason = "SpecTooLarge"       // the object would endanger containerd's synchronisation
 	DeadlineExceeded   Reason = "DeadlineExceeded"   // the gate ran out of time
 	AuditFailed        Reason = "AuditFailed"        // the decision could not be recorded
+	Breakglass         Reason = "Breakglass"         // somebody who may let it through did so, at the webhook
 	Internal           Reason = "Internal"           // horkos failed
 )
 
@@ -80,5 +81,5 @@ const (
 func Reasons() []Reason {
 	return []Reason{NoPolicy, Exempt, Floor, Attested, Emergency, NotAttested, ImageRevoked, KeyRevoked, KeyExpired, AttestationExpired,
 		SignatureInvalid, WrongImage, EvidencePending, SourceUnavailable, EvidenceExpired, ImageUnbound, TagNotResolved, PoliciesNotSynced, PoliciesExpired, ObjectMalformed,
-		AuthorityNotFound, NoSource, SpecTooLarge, DeadlineExceeded, AuditFailed, Internal}
+		AuthorityNotFound, NoSource, SpecTooLarge, DeadlineExceeded, AuditFailed, Breakglass, Internal}
 }

@@ -99,7 +99,7 @@ func TestTheShellCompletesWords(t *testing.T) {
 		"status -o ":                       {"table", "json"},
 		"policy ":                          {"accept-empty", "accept-time", "check", "test"},
 		"completion ":                      {"bash", "zsh", "fish"},
-		"help ":                            {"attest", "audit", "completion", "controller", "policy", "status", "verify", "version"},
+		"help ":                            {"attest", "audit", "breakglass", "completion", "controller", "policy", "status", "verify", "version", "webhook"},
 		"help policy ":                     {"accept-empty", "accept-time", "check", "test"},
 		"attest --pkix-alg ":               attestation.Algorithms(),
 		"attest --p":                       {"--passphrase-file", "--pgp-key", "--pkix-alg", "--pkix-key", "--prune"},

@@ -81,7 +81,7 @@ decided or the command was used wrongly.`,
 	cmd.SetHelpCommand(helpCommand())
 	cmd.SetHelpCommandGroupID(groupSelf)
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(verifyCommand(), policyCommand(), auditCommand(), attestCommand(), controllerCommand(), statusCommand(), completionCommand(), versionCommand())
+	cmd.AddCommand(verifyCommand(), policyCommand(), auditCommand(), attestCommand(), controllerCommand(), webhookCommand(), breakglassCommand(), statusCommand(), completionCommand(), versionCommand())
 	return cmd
 }
 

@@ -14,9 +14,6 @@ import (
 	"github.com/horkos/horkos/verifier"
 )
 
-// breakglass is the reason of what breakglass lets through.
-const breakglass verifier.Reason = "Breakglass"
-
 // matter is what a review comes to: what is asked of whom.
 type matter struct {
 	Review
@@ -194,7 +191,7 @@ func (h *Handler) breakglass(ctx context.Context, m *matter, dec verifier.Decisi
 	if h.Breakglass == nil || h.DryRun || m.mirror || dec.Result == verifier.Allowed {
 		return dec, nil
 	}
-	reason, ok, err := h.askBreakglass(ctx, m)
+	reason, ok, err := h.askBreakglass(ctx, m, &dec)
 	if err != nil {
 		h.Shell.Log.Warn("breakglass could not be judged: there is none", "namespace", m.Namespace, "object", m.title(), "error", err)
 	}
@@ -208,23 +205,29 @@ func (h *Handler) breakglass(ctx context.Context, m *matter, dec verifier.Decisi
 		if img.Result == verifier.Allowed {
 			continue
 		}
-		img.Checks = append(slices.Clone(img.Checks), verifier.Check{Result: verifier.Allowed, Reason: breakglass,
+		img.Checks = append(slices.Clone(img.Checks), verifier.Check{Result: verifier.Allowed, Reason: verifier.Breakglass,
 			Detail: clip(printable("by "+m.User.Username+": "+reason), 300) + "; without it: " + string(img.Reason)})
-		img.Result, img.Reason = verifier.Allowed, breakglass
+		img.Result, img.Reason = verifier.Allowed, verifier.Breakglass
 	}
 	dec.Conclude()
-	dec.Reason = breakglass // the first image may be attested
+	dec.Reason = verifier.Breakglass // the first image may be attested
 	return dec, &before
 }
 
-func (h *Handler) askBreakglass(ctx context.Context, m *matter) (reason string, ok bool, err error) {
+func (h *Handler) askBreakglass(ctx context.Context, m *matter, dec *verifier.Decision) (reason string, ok bool, err error) {
 	defer func() {
 		if what := recover(); what != nil {
 			h.panicked(m, what)
 			reason, ok, err = "", false, errors.New("it failed")
 		}
 	}()
-	reason, ok, err = h.Breakglass(ctx, m.Review)
+	review := m.Review
+	for i := range dec.Images {
+		if img := &dec.Images[i]; img.Result != verifier.Allowed {
+			review.Denied = append(review.Denied, img.Image.Written)
+		}
+	}
+	reason, ok, err = h.Breakglass(ctx, review)
 	if err == nil && ctx.Err() != nil {
 		err = fmt.Errorf("it came too late: %w", ctx.Err())
 	}

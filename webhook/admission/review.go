@@ -39,6 +39,9 @@ type Review struct {
 	// images in the order of the pod, each once. Whoever wrote the object wrote them.
 	Breakglass string
 	Images     []string
+
+	// Denied are those of the images that would be denied, where breakglass is asked.
+	Denied []string
 }
 
 // Resource names a resource of the API.
