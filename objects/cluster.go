@@ -29,6 +29,9 @@ const (
 	// lapse is how long nothing of a collection may be heard before it is listed anew, and
 	// twice that before it is told. An API server sends a bookmark every minute.
 	lapse = 3 * time.Minute
+	// partialLapse is how often a collection is listed anew, at most, for objects that are to be
+	// had whole again: who makes a namespace hold too much and less by turns costs no more.
+	partialLapse = time.Minute
 )
 
 // ClusterOptions say which cluster to follow and how.
@@ -164,7 +167,7 @@ func (c *Cluster) Follow(ctx context.Context, clients apiserver.Clients) error {
 		if r.kind == crds.KindNamespace {
 			ask = askMetadata(clients, r.GroupVersionResource)
 		}
-		to := &collected{mirrored{c, r.name()}, r}
+		to := &collected{mirrored: mirrored{c, r.name()}, resource: r}
 		all.Go(func() { keepUp(ctx, ask, to, through, c.restarts[r.name()]) })
 	}
 	to := &definitionsMirror{mirrored{c, definitions.GroupResource().String()}}
@@ -339,7 +342,8 @@ func (c *Cluster) step() (set crds.Set, changed bool, wait time.Duration) {
 	c.expire()
 	set = c.set()
 	changed = expired != c.expired || !sameSet(before, set)
-	c.keep(changed || given != "", !sameSet(withoutNamespaces(before), withoutNamespaces(set)), now)
+	c.keep(changed || given != "" || c.replica.settled, !sameSet(withoutNamespaces(before), withoutNamespaces(set)), now)
+	c.replica.settled = false
 	if given != "" {
 		c.accepted.useUp()
 	}
@@ -391,8 +395,13 @@ func (c *Cluster) listen(now time.Time) {
 		}
 	}
 	for _, k := range c.replica.kinds {
-		if k.found != nil {
-			again(k.name(), k.heard)
+		if k.found == nil {
+			continue
+		}
+		again(k.name(), k.heard)
+		if at := c.listened[k.name()]; k.partial && (now.Sub(at) > partialLapse || now.Before(at)) {
+			c.listened[k.name()] = now
+			c.restart(k.name())
 		}
 	}
 	if c.replica.definitions != nil {
@@ -402,6 +411,9 @@ func (c *Cluster) listen(now time.Time) {
 
 // expire tells whether what is in force is too old to be used.
 func (c *Cluster) expire() {
+	if now := c.options.Now(); c.replica.synced.After(now) { // the clock has gone back
+		c.replica.synced = now
+	}
 	c.expired = c.replica.kept && c.options.Now().Sub(c.replica.synced) > c.options.MaximumAge
 }
 

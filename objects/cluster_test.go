@@ -68,7 +68,7 @@ func (w *world) start() crds.Set {
 }
 
 func (w *world) mirror(r resource) *collected {
-	return &collected{mirrored{w.cluster, r.name()}, r}
+	return &collected{mirrored: mirrored{w.cluster, r.name()}, resource: r}
 }
 
 func (w *world) definitions() *definitionsMirror {
@@ -142,7 +142,9 @@ func (w *world) listOne(r resource) {
 	for _, o := range w.objects[r.name()] {
 		all = append(all, o)
 	}
-	w.mirror(r).listed(all, strconv.FormatUint(w.version, 10))
+	m := w.mirror(r)
+	m.begin()
+	m.listed(all, strconv.FormatUint(w.version, 10))
 }
 
 func (w *world) listDefinitions() {

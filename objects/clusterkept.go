@@ -32,6 +32,7 @@ type keptCluster struct {
 	Restored string        `json:"restored,omitempty"`
 	Kinds    []keptKind    `json:"kinds"`
 	Going    []keptDeleted `json:"going,omitempty"`
+	Grace    time.Time     `json:"grace,omitzero"`
 }
 
 type keptKind struct {
@@ -49,7 +50,7 @@ type keptDeleted struct {
 
 // encodeReplica writes what is in force of a cluster on a node.
 func encodeReplica(r *replica, node string) ([]byte, error) {
-	body := keptCluster{Cluster: r.cluster, Node: node, Synced: r.synced.UTC(), Absent: r.absent, Restored: r.restored}
+	body := keptCluster{Cluster: r.cluster, Node: node, Synced: r.synced.UTC(), Absent: r.absent, Restored: r.restored, Grace: r.grace.UTC()}
 	for _, k := range r.kinds {
 		kept := keptKind{Name: k.name(), Version: k.version, Definition: k.definition, Objects: []json.RawMessage{}}
 		for _, at := range slices.SortedFunc(maps.Keys(k.held), func(a, b key) int {
@@ -89,8 +90,10 @@ func decodeReplica(text []byte) (r *replica, node string, err error) {
 		return nil, "", fmt.Errorf("it does not say of which cluster or time it is")
 	}
 	r = newReplica()
-	r.cluster, r.absent, r.restored, r.synced, r.kept = kept.Cluster, kept.Absent, kept.Restored, kept.Synced, true
+	r.cluster, r.absent, r.restored, r.synced, r.grace = kept.Cluster, kept.Absent, kept.Restored, kept.Synced, kept.Grace
+	known := make(map[string]bool)
 	for _, kk := range kept.Kinds {
+		known[kk.Name] = true
 		k := r.kind(kk.Name)
 		if k == nil {
 			return nil, "", fmt.Errorf("kind %.80q is not known", kk.Name)
@@ -115,6 +118,7 @@ func decodeReplica(text []byte) (r *replica, node string, err error) {
 		}
 		r.going = append(r.going, deleted{d.Kind, o, d.At})
 	}
+	r.kept = len(known) == len(r.kinds) // an older daemon knew fewer
 	return r, kept.Node, nil
 }
 

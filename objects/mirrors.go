@@ -40,6 +40,14 @@ func (m mirrored) failed(err error) {
 type collected struct {
 	mirrored
 	resource resource
+	before   definition // that was known when the list was asked for
+}
+
+// begin notes under which definition a list is asked for.
+func (m *collected) begin() {
+	m.cluster.mu.Lock()
+	defer m.cluster.mu.Unlock()
+	m.before = m.cluster.defines(m.name)
 }
 
 // await waits, though not for long, until one knows which definitions there are: what is
@@ -55,6 +63,7 @@ func (m *collected) await(ctx context.Context) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+	m.begin()
 }
 
 func (m *collected) listed(all []object, version string) {
@@ -72,9 +81,10 @@ func (m *collected) listed(all []object, version string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.replica.kind(m.name)
-	var under definition
-	if c.replica.current {
-		under = c.replica.definitions[m.name]
+	under := c.defines(m.name)
+	if under.uid != m.before.uid { // whose objects these are cannot be told
+		under = definition{}
+		c.restart(m.name)
 	}
 	k.list(parseVersion(version), under)
 	for _, o := range read {
@@ -91,9 +101,7 @@ func (m *collected) changed(o object) {
 
 func (m *collected) removed(o object) {
 	m.update(func(k *collection) {
-		if k.drop(key{o.GetNamespace(), o.GetName()}) {
-			m.cluster.restart(m.name)
-		}
+		k.drop(key{o.GetNamespace(), o.GetName()})
 	})
 }
 
@@ -133,6 +141,8 @@ func (m *collected) failed(err error) {
 // read decodes an object, and tells its size. One that cannot be decoded is malformed, and
 // never left out.
 func (m *collected) read(o object) (crds.Object, int) {
+	o.SetManagedFields(nil)
+	o.SetAnnotations(nil) // nobody reads them, and they must not make it too large to be read
 	raw, err := rawOf(o)
 	if err != nil {
 		return stubOf(m.resource, o, "cannot be read: "+err.Error()), 0
@@ -221,8 +231,13 @@ func stubFor(apiVersion, kind, namespace, name, why string) crds.Object {
 	if namespace != "" {
 		metadata["namespace"] = namespace
 	}
-	// Strings can be written.
-	raw, _ := json.Marshal(map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": metadata})
+	// No spec and no labels are a text: read back from the kept copy it is malformed too.
+	manifest := map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": metadata, "spec": why}
+	if kind == crds.KindNamespace {
+		delete(manifest, "spec")
+		metadata["labels"] = why
+	}
+	raw, _ := json.Marshal(manifest) // strings can be written
 	o := crds.Object{APIVersion: apiVersion, Kind: kind, Namespace: namespace, Name: name, Source: clusterSource, Raw: raw}
 	if decoded, err := crds.Decode(raw, clusterSource); err == nil && len(decoded) == 1 {
 		o = decoded[0]
@@ -332,6 +347,14 @@ func (m *definitionsMirror) asking() {
 	m.cluster.mu.Lock()
 	defer m.cluster.mu.Unlock()
 	m.cluster.watched(false)
+}
+
+// defines is the definition of a kind, as far as those that are known are those of now.
+func (c *Cluster) defines(name string) definition {
+	if !c.replica.current {
+		return definition{}
+	}
+	return c.replica.definitions[name]
 }
 
 // watched tells who waits for it whether the definitions are those of now.

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -27,8 +28,8 @@ const (
 
 // Bounds of what is remembered of deletions.
 const (
-	maxGoing      = 1024
-	maxGoingBytes = 8 << 20
+	maxGoing      = 16 << 10
+	maxGoingBytes = 32 << 20
 )
 
 // Limits of what a cluster's namespace holds of one kind. What is over them is its own
@@ -51,6 +52,9 @@ type replica struct {
 
 	definitions map[string]definition // by name; nil until they were listed
 	current     bool                  // definitions are those of now
+	settled     bool                  // under what definition something is held is another than was kept
+	grace       time.Time             // until then nothing goes: an absence is only just over
+	added       map[key]bool          // revocations that came while the cluster is a restored one
 }
 
 // collection is what is known of one resource.
@@ -67,6 +71,7 @@ type collection struct {
 	definition string              // UID of that under which all of held was found
 	under      string              // UID of that under which found was listed
 	confirmed  confirmation
+	partial    bool      // stubs are found of namespaces that hold no more than they may
 	unserved   bool      // the API server does not know the resource
 	heard      time.Time // when the API server last told anything of it
 }
@@ -124,7 +129,7 @@ func (r *replica) kind(name string) *collection {
 
 // forget makes nothing known of any cluster.
 func (r *replica) forget() {
-	r.cluster, r.kept, r.absent, r.restored, r.going, r.synced = "", false, false, "", nil, time.Time{}
+	r.cluster, r.kept, r.absent, r.restored, r.going, r.synced, r.grace, r.added = "", false, false, "", nil, time.Time{}, time.Time{}, nil
 	for _, k := range r.kinds {
 		k.empty()
 	}
@@ -143,7 +148,7 @@ func (r *replica) lose() {
 
 // unfind makes a collection one that was not listed.
 func (k *collection) unfind() {
-	k.found, k.told, k.under, k.confirmed = nil, 0, "", confirmation{}
+	k.found, k.told, k.under, k.confirmed, k.partial = nil, 0, "", confirmation{}, false
 }
 
 // list begins to take what a collection holds, listed under what is known of its definition.
@@ -156,12 +161,14 @@ func (k *collection) list(version uint64, under definition) {
 // put takes an object, of so many bytes as it was told.
 func (k *collection) put(o crds.Object, size int) {
 	at := key{o.Namespace, o.Name}
+	before := k.load[at.namespace].over()
 	k.take(at)
 	l := k.load[at.namespace]
 	was := l.over()
 	l.objects, l.bytes = l.objects+1, l.bytes+size
 	k.load[at.namespace], k.sizes[at] = l, size
 	k.found[at] = o
+	k.partial = k.partial || (before && at.namespace != "" && !l.over())
 	switch {
 	case at.namespace == "" || !l.over():
 	case was:
@@ -175,11 +182,11 @@ func (k *collection) put(o crds.Object, size int) {
 	}
 }
 
-// drop takes out an object, and tells whether others of its namespace can be had whole again.
-func (k *collection) drop(at key) (again bool) {
+// drop takes out an object, and notes whether others of its namespace can be had whole again.
+func (k *collection) drop(at key) {
 	was := k.load[at.namespace].over()
 	k.take(at)
-	return was && at.namespace != "" && !k.load[at.namespace].over()
+	k.partial = k.partial || (was && at.namespace != "" && !k.load[at.namespace].over())
 }
 
 func (k *collection) take(at key) {
@@ -211,29 +218,25 @@ func (r *replica) judge(now time.Time) (stale string, ask []string, again time.T
 			r.addRevocations()
 			return r.restored, nil, time.Time{}
 		}
-		r.restored = ""
+		r.restored, r.added = "", nil
 		for _, k := range r.kinds {
 			k.version = k.told
 		}
 	}
 	back := false
+	demanded := r.absent && slices.ContainsFunc(r.objects(), demands)
 	for _, k := range r.kinds {
 		k.version = max(k.version, k.told)
-		back = k.believe() || back
+		back = k.believe(r.absent, demanded) || back
 	}
 	r.kept = r.kept || r.complete()
 	r.forgetDeletions(now)
 	if r.absent && back {
-		r.absent = false
-		for _, k := range r.kinds {
-			for at := range k.missing {
-				k.missing[at] = now.Add(deletesTogether - deleteSettle)
-			}
-		}
+		r.absent, r.grace = false, now.Add(deletesTogether)
 	}
 	waiting, ask, again := r.remove(now)
 	for _, k := range r.kinds {
-		k.settle(r)
+		r.settled = k.settle(r) || r.settled
 	}
 	return r.staleness(waiting), ask, again
 }
@@ -247,6 +250,7 @@ func (r *replica) clamp(now time.Time) {
 		}
 	}
 	before(&r.synced, now)
+	before(&r.grace, limit)
 	for i := range r.going {
 		before(&r.going[i].at, now)
 	}
@@ -275,6 +279,9 @@ func (r *replica) older() *collection {
 // covered tells whether everything that is held is found as it is held.
 func (r *replica) covered() bool {
 	for _, k := range r.kinds {
+		if k.found == nil && k.unserved && len(k.held) == 0 {
+			continue
+		}
 		if k.found == nil {
 			return false
 		}
@@ -282,6 +289,12 @@ func (r *replica) covered() bool {
 			continue
 		}
 		for at, o := range k.held {
+			if revokes(o) && r.added[at] {
+				continue
+			}
+			if f, ok := k.found[at]; ok && revokes(o) && withdraws(f, o) {
+				continue
+			}
 			if f, ok := k.found[at]; !ok || !bytes.Equal(f.Raw, o.Raw) {
 				return false
 			}
@@ -317,17 +330,20 @@ func (r *replica) complete() bool {
 }
 
 // believe puts in force what was found and is new or other than before. It tells whether a
-// policy came that ends an absence: one that enforces, or one that was missing, whatever it says now.
-func (k *collection) believe() (back bool) {
+// policy came that ends an absence: one that enforces, or one that was missing or enforced,
+// whatever it says now; a revocation, where no policy was demanded. What was missing is not known after a start.
+func (k *collection) believe(absent, demanded bool) (back bool) {
 	for at, o := range k.found {
 		_, missed := k.missing[at]
 		old, ok := k.held[at]
 		if !ok || !bytes.Equal(old.Raw, o.Raw) {
 			k.held[at] = o
-			back = back || (isPolicy(o) && (missed || demands(o)))
+			back = back || (absent && ok && demands(old))
+		}
+		if absent {
+			back = back || (isPolicy(o) && missed) || demands(o) || (revokes(o) && !demanded)
 		}
 		if missed {
-			back = back || isPolicy(o)
 			delete(k.missing, at)
 			delete(k.freed, at)
 		}
@@ -336,36 +352,83 @@ func (k *collection) believe() (back bool) {
 }
 
 // settle notes under which definition all of held is, once that is one.
-func (k *collection) settle(r *replica) {
-	if k.found == nil || k.under == "" || !r.current || r.definitions[k.name()].uid != k.under {
-		return
+func (k *collection) settle(r *replica) (other bool) {
+	if k.found == nil || k.under == "" || !r.current || r.definitions[k.name()].uid != k.under || k.under == k.definition || len(k.missing) > 0 {
+		return false
 	}
-	if k.definition == "" || len(k.missing) == 0 {
-		k.definition = k.under
-	}
+	k.definition = k.under
+	return true
 }
 
 // forgetDeletions ends what can be taken back.
 func (r *replica) forgetDeletions(now time.Time) {
+	if slices.ContainsFunc(r.kinds, func(k *collection) bool { return k.found == nil && !k.unserved }) {
+		for i := range r.going { // more may be gone, and have gone together
+			r.going[i].at = now
+		}
+		return
+	}
 	if n := len(r.going); n > 0 && now.Sub(r.going[n-1].at) > deletesTogether {
 		r.going = nil
 	}
 	r.going = slices.DeleteFunc(r.going, func(d deleted) bool { return now.Sub(d.at) > deletesRemembered })
 }
 
-// remember keeps a deletion that may have to be taken back, the last of each object.
-func (r *replica) remember(d deleted) {
-	r.going = slices.DeleteFunc(r.going, func(o deleted) bool {
-		return o.kind == d.kind && o.object.Namespace == d.object.Namespace && o.object.Name == d.object.Name
-	})
-	r.going = append(r.going, d)
+// remember keeps deletions that may have to be taken back, the last of each object.
+func (r *replica) remember(more []deleted) {
+	type id struct {
+		kind string
+		key
+	}
+	of := func(d deleted) id { return id{d.kind, key{d.object.Namespace, d.object.Name}} }
+	again := make(map[id]bool)
+	for _, d := range more {
+		again[of(d)] = true
+	}
+	r.going = append(slices.DeleteFunc(r.going, func(d deleted) bool { return again[of(d)] }), more...)
+}
+
+// boundDeletions bounds what is remembered. What enforces comes first, and the last of each
+// namespace: none can have what was in others forgotten.
+func (r *replica) boundDeletions() {
 	size := 0
-	for i := len(r.going) - 1; i >= 0; i-- {
-		if size += len(r.going[i].object.Raw); size > maxGoingBytes || len(r.going)-i > maxGoing {
-			r.going = slices.Clone(r.going[i+1:])
-			return
+	for _, d := range r.going {
+		size += len(d.object.Raw)
+	}
+	if len(r.going) <= maxGoing && size <= maxGoingBytes {
+		return
+	}
+	type ranked struct {
+		at, rank int // in going; among those of its namespace
+		idle     bool
+	}
+	var all []ranked
+	seen := make(map[string]int)
+	for at, d := range slices.Backward(r.going) {
+		all = append(all, ranked{at, seen[d.object.Namespace], !demands(d.object)})
+		seen[d.object.Namespace]++
+	}
+	slices.SortStableFunc(all, func(a, b ranked) int {
+		if a.idle != b.idle {
+			return map[bool]int{true: 1, false: -1}[a.idle]
+		}
+		return a.rank - b.rank
+	})
+	keep := make(map[int]bool)
+	size = 0
+	for _, a := range all {
+		if size += len(r.going[a.at].object.Raw); size > maxGoingBytes || len(keep) == maxGoing {
+			break
+		}
+		keep[a.at] = true
+	}
+	var kept []deleted
+	for at, d := range r.going {
+		if keep[at] {
+			kept = append(kept, d)
 		}
 	}
+	r.going = kept
 }
 
 // remove takes out of force what was withdrawn. It gives how many objects of which
@@ -377,7 +440,8 @@ func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, a
 			again = at
 		}
 	}
-	before, removed := r.objects(), false
+	before := r.objects()
+	var removed []deleted
 	for _, k := range r.kinds {
 		if k.found == nil {
 			continue
@@ -395,10 +459,14 @@ func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, a
 				since = now
 				k.missing[at] = now
 			}
-			if r.absent {
+			if r.absent && k.kind != crds.KindNamespace {
 				continue
 			}
-			if due := since.Add(deleteSettle); now.Before(due) {
+			due := since.Add(deleteSettle)
+			if k.kind != crds.KindNamespace && due.Before(r.grace) {
+				due = r.grace
+			}
+			if now.Before(due) {
 				soon(due)
 				continue
 			}
@@ -407,8 +475,7 @@ func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, a
 				k.lose(at)
 			case gone:
 				k.lose(at)
-				r.remember(deleted{k.name(), o, now})
-				removed = true
+				removed = append(removed, deleted{k.name(), o, now})
 			case k.confirmed.asked.Before(since):
 				if !slices.Contains(ask, k.name()) {
 					ask = append(ask, k.name())
@@ -422,8 +489,10 @@ func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, a
 			}
 		}
 	}
-	if removed {
+	if len(removed) > 0 {
+		r.remember(removed)
 		r.reconsider(before)
+		r.boundDeletions()
 	}
 	return waiting, ask, again
 }
@@ -483,10 +552,46 @@ func (r *replica) reconsider(before []crds.Object) {
 func (r *replica) addRevocations() {
 	k := r.kind(resourceOf(horkos.KindImageRevocation).name())
 	for at, o := range k.found {
-		if _, ok := k.held[at]; !ok {
+		old, ok := k.held[at]
+		switch {
+		case ok && !withdraws(old, o):
+			k.held[at] = withdrawing(old, o, k.resource)
+		case !ok:
 			k.held[at] = o
+			if r.added == nil {
+				r.added = make(map[key]bool)
+			}
+			r.added[at] = true
 		}
 	}
+}
+
+// digests are those that a revocation withdraws.
+func digests(o crds.Object) []string {
+	var r struct {
+		Spec struct {
+			Digests []string `json:"digests"`
+		} `json:"spec"`
+	}
+	_ = json.Unmarshal(o.Raw, &r) // of what cannot be read it is known already
+	return r.Spec.Digests
+}
+
+// withdraws tells whether a revocation withdraws all that another does.
+func withdraws(o, other crds.Object) bool {
+	has := digests(o)
+	return bytes.Equal(o.Raw, other.Raw) || (len(other.Problems) == 0 && !slices.ContainsFunc(digests(other), func(d string) bool { return !slices.Contains(has, d) }))
+}
+
+// withdrawing is a revocation that withdraws what another does too.
+func withdrawing(o, other crds.Object, r resource) crds.Object {
+	both := append(digests(o), digests(other)...)
+	slices.Sort(both)
+	raw, _ := json.Marshal(map[string]any{"apiVersion": o.APIVersion, "kind": o.Kind, "metadata": map[string]string{"name": o.Name}, "spec": map[string]any{"digests": slices.Compact(both)}})
+	if merged, err := decodeOne(raw, r); err == nil {
+		return merged
+	}
+	return stub(o)
 }
 
 // accept gives up what is held, for what is found. The error says why that cannot be.
@@ -506,7 +611,7 @@ func (r *replica) accept(hash string) error {
 			k.held = found
 		}
 	}
-	r.absent, r.restored, r.going = false, "", nil
+	r.absent, r.restored, r.going, r.grace, r.added = false, "", nil, time.Time{}, nil
 	return nil
 }
 
