@@ -462,17 +462,15 @@ func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, a
 			if r.absent && k.kind != crds.KindNamespace {
 				continue
 			}
-			due := since.Add(deleteSettle)
-			if k.kind != crds.KindNamespace && due.Before(r.grace) {
-				due = r.grace
-			}
-			if now.Before(due) {
+			if due := since.Add(deleteSettle); now.Before(due) {
 				soon(due)
 				continue
 			}
 			switch gone, due := k.withdrawn(at, since, now, inPlace[at.namespace]); {
 			case k.kind == crds.KindNamespace:
 				k.lose(at)
+			case gone && now.Before(r.grace):
+				soon(r.grace)
 			case gone:
 				k.lose(at)
 				removed = append(removed, deleted{k.name(), o, now})
