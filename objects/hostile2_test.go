@@ -410,3 +410,20 @@ func policies(set crds.Set, ns string) (n int) {
 	}
 	return n
 }
+
+func TestInTheMinuteAfterAnAbsenceWhatIsThereGoesAsEver(t *testing.T) {
+	w := newWorld(t)
+	w.put(enforcing, elsewhere)
+	w.list()
+	w.after(time.Second)
+	w.remove(isPolicyProd, isPolicyTest)
+	w.wants("gone", w.after(5*time.Second), isPolicyProd, isPolicyTest, "stale")
+	w.put(enforcing, capEnf)
+	w.wants("back", w.after(5*time.Second), "ClusterAttestationPolicy c", isPolicyProd, isPolicyTest)
+	w.remove("ClusterAttestationPolicy c")
+	w.wants("one that is there goes", w.after(5*time.Second), isPolicyProd, isPolicyTest)
+	w.start()
+	w.list()
+	w.wants("what is not back stays, also over a restart", w.after(5*time.Second), isPolicyProd, isPolicyTest)
+	w.wants("and goes after a minute", w.after(2*time.Minute), isPolicyProd)
+}

@@ -71,9 +71,10 @@ type collection struct {
 	definition string              // UID of that under which all of held was found
 	under      string              // UID of that under which found was listed
 	confirmed  confirmation
-	partial    bool      // stubs are found of namespaces that hold no more than they may
-	unserved   bool      // the API server does not know the resource
-	heard      time.Time // when the API server last told anything of it
+	seen       map[key]bool // what was found since an absence is over; nil but for the minute after it
+	partial    bool         // stubs are found of namespaces that hold no more than they may
+	unserved   bool         // the API server does not know the resource
+	heard      time.Time    // when the API server last told anything of it
 }
 
 type key struct{ namespace, name string }
@@ -234,11 +235,28 @@ func (r *replica) judge(now time.Time) (stale string, ask []string, again time.T
 	if r.absent && back {
 		r.absent, r.grace = false, now.Add(deletesTogether)
 	}
+	r.see(now)
 	waiting, ask, again := r.remove(now)
 	for _, k := range r.kinds {
 		r.settled = k.settle(r) || r.settled
 	}
 	return r.staleness(waiting), ask, again
+}
+
+// see notes what is there in the minute after an absence: it can go as ever.
+func (r *replica) see(now time.Time) {
+	for _, k := range r.kinds {
+		if !now.Before(r.grace) {
+			k.seen = nil
+			continue
+		}
+		if k.seen == nil {
+			k.seen = make(map[key]bool)
+		}
+		for at := range k.found {
+			k.seen[at] = true
+		}
+	}
 }
 
 // clamp has no time be later than it can: the clock may have gone back.
@@ -469,7 +487,7 @@ func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, a
 			switch gone, due := k.withdrawn(at, since, now, inPlace[at.namespace]); {
 			case k.kind == crds.KindNamespace:
 				k.lose(at)
-			case gone && now.Before(r.grace):
+			case gone && now.Before(r.grace) && !k.seen[at]:
 				soon(r.grace)
 			case gone:
 				k.lose(at)
