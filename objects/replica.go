@@ -1,8 +1,6 @@
 package objects
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,7 +9,6 @@ import (
 	"time"
 
 	"github.com/horkos/horkos/crds"
-	"github.com/horkos/horkos/crds/horkos"
 )
 
 // Times of following a cluster.
@@ -24,19 +21,6 @@ const (
 	deletesTogether = time.Minute
 	// deletesRemembered is how long a deletion can be taken back at most, however many follow.
 	deletesRemembered = 5 * time.Minute
-)
-
-// Bounds of what is remembered of deletions.
-const (
-	maxGoing      = 16 << 10
-	maxGoingBytes = 32 << 20
-)
-
-// Limits of what a cluster's namespace holds of one kind. What is over them is its own
-// trouble: nothing is kept of it but that it is there.
-const (
-	maxNamespaceObjects = 1024
-	maxNamespaceBytes   = 4 << 20
 )
 
 // replica is what a node has of a cluster's objects: what it was told, and what of that it
@@ -57,53 +41,6 @@ type replica struct {
 	added       map[key]bool          // revocations that came while the cluster is a restored one
 }
 
-// collection is what is known of one resource.
-type collection struct {
-	resource
-	held       map[key]crds.Object
-	found      map[key]crds.Object // nil until it was listed
-	load       map[string]burden   // of found, by namespace
-	sizes      map[key]int         // of found, as it was told
-	missing    map[key]time.Time   // of held, since when it is not found
-	freed      map[key]time.Time   // of missing, since when there are others in its place
-	version    uint64              // the highest resource version that was ever told
-	told       uint64              // the resource version of found
-	definition string              // UID of that under which all of held was found
-	under      string              // UID of that under which found was listed
-	confirmed  confirmation
-	seen       map[key]bool // what was found since an absence is over; nil but for the minute after it
-	partial    bool         // stubs are found of namespaces that hold no more than they may
-	unserved   bool         // the API server does not know the resource
-	heard      time.Time    // when the API server last told anything of it
-}
-
-type key struct{ namespace, name string }
-
-// burden is what a namespace holds of a kind.
-type burden struct{ objects, bytes int }
-
-func (l burden) over() bool { return l.objects > maxNamespaceObjects || l.bytes > maxNamespaceBytes }
-
-// deleted is an object whose deletion was believed.
-type deleted struct {
-	kind   string // name of its collection
-	object crds.Object
-	at     time.Time
-}
-
-// definition is what counts of a CustomResourceDefinition.
-type definition struct {
-	uid   string // empty: there is none
-	going bool
-}
-
-// confirmation is what the API server answered, when asked after objects were gone, about
-// the definition of their kind.
-type confirmation struct {
-	definition
-	asked time.Time // when it was asked; zero: it was not
-}
-
 func newReplica() *replica {
 	r := &replica{}
 	for _, res := range resources() {
@@ -112,11 +49,6 @@ func newReplica() *replica {
 		r.kinds = append(r.kinds, k)
 	}
 	return r
-}
-
-func (k *collection) empty() {
-	k.held, k.version, k.definition = make(map[key]crds.Object), 0, ""
-	k.missing, k.freed = make(map[key]time.Time), make(map[key]time.Time)
 }
 
 func (r *replica) kind(name string) *collection {
@@ -145,64 +77,6 @@ func (r *replica) lose() {
 		clear(k.freed)
 		k.unserved, k.heard = false, time.Time{}
 	}
-}
-
-// unfind makes a collection one that was not listed.
-func (k *collection) unfind() {
-	k.found, k.told, k.under, k.confirmed, k.partial = nil, 0, "", confirmation{}, false
-}
-
-// list begins to take what a collection holds, listed under what is known of its definition.
-func (k *collection) list(version uint64, under definition) {
-	k.unfind()
-	k.found, k.load, k.sizes = make(map[key]crds.Object), make(map[string]burden), make(map[key]int)
-	k.told, k.under, k.unserved = version, under.uid, false
-}
-
-// put takes an object, of so many bytes as it was told.
-func (k *collection) put(o crds.Object, size int) {
-	at := key{o.Namespace, o.Name}
-	before := k.load[at.namespace].over()
-	k.take(at)
-	l := k.load[at.namespace]
-	was := l.over()
-	l.objects, l.bytes = l.objects+1, l.bytes+size
-	k.load[at.namespace], k.sizes[at] = l, size
-	k.found[at] = o
-	k.partial = k.partial || (before && at.namespace != "" && !l.over())
-	switch {
-	case at.namespace == "" || !l.over():
-	case was:
-		k.found[at] = stub(o)
-	default:
-		for other, o := range k.found {
-			if other.namespace == at.namespace {
-				k.found[other] = stub(o)
-			}
-		}
-	}
-}
-
-// drop takes out an object, and notes whether others of its namespace can be had whole again.
-func (k *collection) drop(at key) {
-	was := k.load[at.namespace].over()
-	k.take(at)
-	k.partial = k.partial || (was && at.namespace != "" && !k.load[at.namespace].over())
-}
-
-func (k *collection) take(at key) {
-	if _, ok := k.found[at]; !ok {
-		return
-	}
-	l := k.load[at.namespace]
-	l.objects, l.bytes = l.objects-1, l.bytes-k.sizes[at]
-	if l.objects == 0 {
-		delete(k.load, at.namespace)
-	} else {
-		k.load[at.namespace] = l
-	}
-	delete(k.sizes, at)
-	delete(k.found, at)
 }
 
 // judge brings what is in force up to what was found, as far as that is believed. It gives
@@ -284,52 +158,6 @@ func (r *replica) clamp(now time.Time) {
 	}
 }
 
-// older is a collection that the cluster once had newer.
-func (r *replica) older() *collection {
-	for _, k := range r.kinds {
-		if k.found != nil && k.told < k.version {
-			return k
-		}
-	}
-	return nil
-}
-
-// covered tells whether everything that is held is found as it is held.
-func (r *replica) covered() bool {
-	for _, k := range r.kinds {
-		if k.found == nil && k.unserved && len(k.held) == 0 {
-			continue
-		}
-		if k.found == nil {
-			return false
-		}
-		if k.kind == crds.KindNamespace {
-			continue
-		}
-		for at, o := range k.held {
-			if revokes(o) && r.added[at] {
-				continue
-			}
-			if f, ok := k.found[at]; ok && revokes(o) && withdraws(f, o) {
-				continue
-			}
-			if f, ok := k.found[at]; !ok || !bytes.Equal(f.Raw, o.Raw) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// newest is the highest resource version that was told.
-func (r *replica) newest() uint64 {
-	var n uint64
-	for _, k := range r.kinds {
-		n = max(n, k.told)
-	}
-	return n
-}
-
 // holdsPolicy tells whether any policy is found.
 func (r *replica) holdsPolicy() bool {
 	for _, k := range r.kinds {
@@ -345,108 +173,6 @@ func (r *replica) holdsPolicy() bool {
 // complete tells whether every collection was listed.
 func (r *replica) complete() bool {
 	return !slices.ContainsFunc(r.kinds, func(k *collection) bool { return k.found == nil })
-}
-
-// believe puts in force what was found and is new or other than before. It tells whether a
-// policy came that ends an absence: one that enforces, or one that was missing or enforced,
-// whatever it says now; a revocation, where no policy was demanded. What was missing is not known after a start.
-func (k *collection) believe(absent, demanded bool) (back bool) {
-	for at, o := range k.found {
-		_, missed := k.missing[at]
-		old, ok := k.held[at]
-		if !ok || !bytes.Equal(old.Raw, o.Raw) {
-			k.held[at] = o
-			back = back || (absent && ok && demands(old))
-		}
-		if absent {
-			back = back || (isPolicy(o) && missed) || demands(o) || (revokes(o) && !demanded)
-		}
-		if missed {
-			delete(k.missing, at)
-			delete(k.freed, at)
-		}
-	}
-	return back
-}
-
-// settle notes under which definition all of held is, once that is one.
-func (k *collection) settle(r *replica) (other bool) {
-	if k.found == nil || k.under == "" || !r.current || r.definitions[k.name()].uid != k.under || k.under == k.definition || len(k.missing) > 0 {
-		return false
-	}
-	k.definition = k.under
-	return true
-}
-
-// forgetDeletions ends what can be taken back.
-func (r *replica) forgetDeletions(now time.Time) {
-	if slices.ContainsFunc(r.kinds, func(k *collection) bool { return k.found == nil && !k.unserved }) {
-		for i := range r.going { // more may be gone, and have gone together
-			r.going[i].at = now
-		}
-		return
-	}
-	if n := len(r.going); n > 0 && now.Sub(r.going[n-1].at) > deletesTogether {
-		r.going = nil
-	}
-	r.going = slices.DeleteFunc(r.going, func(d deleted) bool { return now.Sub(d.at) > deletesRemembered })
-}
-
-// remember keeps deletions that may have to be taken back, the last of each object.
-func (r *replica) remember(more []deleted) {
-	type id struct {
-		kind string
-		key
-	}
-	of := func(d deleted) id { return id{d.kind, key{d.object.Namespace, d.object.Name}} }
-	again := make(map[id]bool)
-	for _, d := range more {
-		again[of(d)] = true
-	}
-	r.going = append(slices.DeleteFunc(r.going, func(d deleted) bool { return again[of(d)] }), more...)
-}
-
-// boundDeletions bounds what is remembered. What enforces comes first, and the last of each
-// namespace: none can have what was in others forgotten.
-func (r *replica) boundDeletions() {
-	size := 0
-	for _, d := range r.going {
-		size += len(d.object.Raw)
-	}
-	if len(r.going) <= maxGoing && size <= maxGoingBytes {
-		return
-	}
-	type ranked struct {
-		at, rank int // in going; among those of its namespace
-		idle     bool
-	}
-	var all []ranked
-	seen := make(map[string]int)
-	for at, d := range slices.Backward(r.going) {
-		all = append(all, ranked{at, seen[d.object.Namespace], !demands(d.object)})
-		seen[d.object.Namespace]++
-	}
-	slices.SortStableFunc(all, func(a, b ranked) int {
-		if a.idle != b.idle {
-			return map[bool]int{true: 1, false: -1}[a.idle]
-		}
-		return a.rank - b.rank
-	})
-	keep := make(map[int]bool)
-	size = 0
-	for _, a := range all {
-		if size += len(r.going[a.at].object.Raw); size > maxGoingBytes || len(keep) == maxGoing {
-			break
-		}
-		keep[a.at] = true
-	}
-	var kept []deleted
-	for at, d := range r.going {
-		if keep[at] {
-			kept = append(kept, d)
-		}
-	}
-	r.going = kept
 }
 
 // remove takes out of force what was withdrawn. It gives how many objects of which
@@ -511,103 +237,6 @@ func (r *replica) remove(now time.Time) (waiting map[string]int, ask []string, a
 		r.boundDeletions()
 	}
 	return waiting, ask, again
-}
-
-func (k *collection) lose(at key) {
-	delete(k.held, at)
-	delete(k.missing, at)
-	delete(k.freed, at)
-}
-
-// withdrawn tells whether an object that is gone was deleted by itself, and not with its
-// kind: the definition, asked for since, is the one that it was held under. Where the kind went and
-// came back, what is gone is withdrawn when others are in its place, in its namespace, for a while.
-func (k *collection) withdrawn(at key, since, now time.Time, inPlace bool) (gone bool, due time.Time) {
-	c := k.confirmed
-	switch {
-	case c.asked.Before(since) || c.uid == "" || c.going:
-		return false, due
-	case c.uid == k.definition:
-		return true, due
-	case !inPlace:
-		delete(k.freed, at)
-		return false, due
-	}
-	freed, ok := k.freed[at]
-	if !ok {
-		freed = now
-		k.freed[at] = now
-	}
-	due = freed.Add(deletesTogether)
-	return !now.Before(due), due
-}
-
-// reconsider takes deletions back after which nothing enforces any more: absence is not
-// permission. It is judged by what enforces: a policy that only reports replaces none.
-func (r *replica) reconsider(before []crds.Object) {
-	for _, d := range r.going {
-		before = append(before, d.object)
-	}
-	now := r.objects()
-	lost := slices.ContainsFunc(before, demands) && !slices.ContainsFunc(now, demands)
-	if !lost && !vanished(before, now) {
-		return
-	}
-	r.absent = true
-	for _, d := range r.going {
-		k, at := r.kind(d.kind), key{d.object.Namespace, d.object.Name}
-		if _, ok := k.held[at]; !ok {
-			k.held[at] = d.object
-			k.missing[at] = d.at
-		}
-	}
-	r.going = nil
-}
-
-// addRevocations puts those in force that are found: they can only tighten.
-func (r *replica) addRevocations() {
-	k := r.kind(resourceOf(horkos.KindImageRevocation).name())
-	for at, o := range k.found {
-		old, ok := k.held[at]
-		switch {
-		case ok && !withdraws(old, o):
-			k.held[at] = withdrawing(old, o, k.resource)
-		case !ok:
-			k.held[at] = o
-			if r.added == nil {
-				r.added = make(map[key]bool)
-			}
-			r.added[at] = true
-		}
-	}
-}
-
-// digests are those that a revocation withdraws.
-func digests(o crds.Object) []string {
-	var r struct {
-		Spec struct {
-			Digests []string `json:"digests"`
-		} `json:"spec"`
-	}
-	_ = json.Unmarshal(o.Raw, &r) // of what cannot be read it is known already
-	return r.Spec.Digests
-}
-
-// withdraws tells whether a revocation withdraws all that another does.
-func withdraws(o, other crds.Object) bool {
-	has := digests(o)
-	return bytes.Equal(o.Raw, other.Raw) || (len(other.Problems) == 0 && !slices.ContainsFunc(digests(other), func(d string) bool { return !slices.Contains(has, d) }))
-}
-
-// withdrawing is a revocation that withdraws what another does too.
-func withdrawing(o, other crds.Object, r resource) crds.Object {
-	both := append(digests(o), digests(other)...)
-	slices.Sort(both)
-	raw, _ := json.Marshal(map[string]any{"apiVersion": o.APIVersion, "kind": o.Kind, "metadata": map[string]string{"name": o.Name}, "spec": map[string]any{"digests": slices.Compact(both)}})
-	if merged, err := decodeOne(raw, r); err == nil {
-		return merged
-	}
-	return stub(o)
 }
 
 // accept gives up what is held, for what is found. The error says why that cannot be.
