@@ -71,10 +71,11 @@ type Keeper struct {
 	injected map[string]*seen // by the name of the configuration
 
 	// Of the goroutine of Run.
-	heldBy *x509.Certificate
-	since  map[[sha256.Size]byte]time.Time // when an authority was first seen to be believed
-	tries  int
-	told   string
+	heldBy  *x509.Certificate
+	since   map[[sha256.Size]byte]time.Time // when an authority was first seen to be believed
+	trusted *pair                           // what is shown, if API servers were taken to know its authority
+	tries   int
+	told    string
 
 	held     atomic.Pointer[pair]
 	shown    atomic.Pointer[tls.Certificate]
@@ -435,7 +436,7 @@ func (k *Keeper) inAll() (all []*x509.Certificate) {
 // early tells whether the authority of what is shown is so new that an API server may know only
 // another, by which another replica is still believed.
 func (k *Keeper) early() bool {
-	return len(k.inAll()) > 1 && k.options.Now().Before(k.options.Schedule.made(k.heldBy).Add(k.options.Schedule.Settle))
+	return k.held.Load() != k.trusted && len(k.inAll()) > 1 && k.options.Now().Before(k.options.Schedule.made(k.heldBy).Add(k.options.Schedule.Settle))
 }
 
 // review tells why the server is not ready, and says each error once.
@@ -467,6 +468,8 @@ func (k *Keeper) review(err error) {
 		problems = []string{text}
 	case len(bundles) > 0 && k.early():
 		problems = []string{"the API server is given time to believe a new authority"}
+	default:
+		k.trusted = k.held.Load() // another authority beside its own changes nothing
 	}
 	k.problems.Store(&problems)
 }

@@ -93,7 +93,7 @@ func TestCertificatesAreRenewedAtTwoThirdsOfTheirLife(t *testing.T) {
 	w.replica()
 	w.settle()
 	first := w.holds()
-	if got := first.signer.certificate.NotAfter.Sub(w.now); got != 365*day {
+	if got := first.signer.certificate.NotAfter.Sub(w.now); got != 360*day {
 		t.Errorf("an authority holds for %v", got)
 	}
 	if got := first.serving.certificate.NotAfter.Sub(w.now); got != 90*day {
@@ -191,6 +191,43 @@ func TestWhoeverComesFirstMakesTheSecretAndTheOtherTakesIt(t *testing.T) {
 			t.Errorf("%d writes", w.writes)
 		}
 	})
+}
+
+func TestWhoWasBelievedStaysReadyWhileANewAuthorityIsMade(t *testing.T) {
+	w := newWorld(t)
+	r := w.replica()
+	w.settle()
+	w.now = w.now.Add(20 * time.Second) // its own authority is not a minute old either
+	w.secret = nil
+	w.rv++
+	w.changed()
+	w.settle()
+	if n := len(w.holds().bundle); n != 2 {
+		t.Fatalf("%d authorities, want the new one beside the old", n)
+	}
+	if p := r.Problems(); len(p) > 0 {
+		t.Errorf("it is not ready any more: %v", p)
+	}
+	fresh := w.replica()
+	w.settle()
+	if len(fresh.Problems()) == 0 {
+		t.Error("a new one is ready at once, though an API server may believe the other only")
+	}
+}
+
+func TestCertificatesOfAShortLifeAreRenewedInTime(t *testing.T) {
+	for _, lifetime := range []time.Duration{0, MinLifetime, time.Hour, 24 * time.Hour, DefaultLifetime} {
+		s := ScheduleOf(lifetime)
+		// A new authority is known, and signs, before what the old one signed ends, and before it does.
+		for what, life := range map[string]time.Duration{"certificate": s.Serving, "authority": s.Authority} {
+			if left := life - life*2/3 - life/20; s.Overlap+2*s.Settle >= left {
+				t.Errorf("%v: overlap %v and settle %v, and %v are left of the %s", lifetime, s.Overlap, s.Settle, left, what)
+			}
+		}
+		if s.Serving < MinLifetime || s.Settle <= 0 {
+			t.Errorf("%v: %+v", lifetime, s)
+		}
+	}
 }
 
 func TestAnEmptySecretOfTheManifestsIsFilled(t *testing.T) {

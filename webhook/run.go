@@ -50,6 +50,7 @@ type Config struct {
 	Configuration     string   // of the ValidatingWebhookConfiguration
 	Names             []string // that the API server calls it by
 	Addresses         []net.IP
+	Lifetime          time.Duration // of the certificates that are made; zero: DefaultLifetime
 
 	ShutdownDelay time.Duration
 	MaximumAge    time.Duration
@@ -183,7 +184,7 @@ func (p *process) follow(ctx context.Context, clients apiserver.Clients, certifi
 	if p.config.CertFile == "" {
 		keeper := NewKeeper(KeeperOptions{
 			Client: clients.Objects, Namespace: p.config.Namespace, Secret: p.config.Secret, Configurations: []string{p.config.Configuration},
-			Names: p.config.Names, Addresses: p.config.Addresses, Schedule: DefaultSchedule(), Metrics: metrics, Log: p.log, Now: time.Now,
+			Names: p.config.Names, Addresses: p.config.Addresses, Schedule: ScheduleOf(or(p.config.Lifetime, DefaultLifetime)), Metrics: metrics, Log: p.log, Now: time.Now,
 		})
 		certificates.set(keeper)
 		group.Go(func() error { return keeper.Run(ctx) })

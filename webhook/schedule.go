@@ -19,9 +19,21 @@ type Schedule struct {
 
 // DefaultSchedule renews an authority after eight months and a serving certificate after two.
 // An authority of ten years would be renewed by code that nobody has seen run.
-func DefaultSchedule() Schedule {
+func DefaultSchedule() Schedule { return ScheduleOf(DefaultLifetime) }
+
+// Lifetimes of a serving certificate.
+const (
+	DefaultLifetime = 90 * 24 * time.Hour
+	MinLifetime     = time.Minute
+)
+
+// ScheduleOf is that of serving certificates that hold so long, MinLifetime at least. Their
+// authority holds four times as long.
+func ScheduleOf(lifetime time.Duration) Schedule {
+	lifetime = max(lifetime, MinLifetime)
 	const day = 24 * time.Hour
-	return Schedule{Authority: 365 * day, Serving: 90 * day, Backdate: time.Hour, Overlap: time.Hour, Retire: day, Settle: time.Minute}
+	return Schedule{Authority: 4 * lifetime, Serving: lifetime, Backdate: time.Hour,
+		Overlap: min(time.Hour, lifetime/20), Retire: min(day, lifetime/4), Settle: min(time.Minute, lifetime/60)}
 }
 
 // situation is what a replica knows beside what the Secret holds.

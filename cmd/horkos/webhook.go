@@ -64,6 +64,7 @@ ValidatingWebhookConfiguration whom to believe; or it is given one (--tls-cert-f
 	flags.StringVar(&c.Secret, "tls-secret", "horkos-webhook-tls", "the `NAME` of the Secret of the certificate that is made")
 	flags.StringVar(&c.Configuration, "configuration", "horkos", "the `NAME` of the ValidatingWebhookConfiguration that is told whom to believe")
 	flags.StringSliceVar(&f.names, "tls-name", []string{"horkos-webhook.horkos-system.svc"}, "a `NAME` or address that the API server calls the webhook by; repeatable")
+	flags.DurationVar(&c.Lifetime, "tls-lifetime", webhook.DefaultLifetime, "how long a certificate that is made holds, a minute at least; it is replaced at two thirds of that")
 	flags.DurationVar(&c.ShutdownDelay, "shutdown-delay", 10*time.Second, "how long to answer on when told to end, for the API server to go elsewhere")
 	flags.DurationVar(&c.MaximumAge, "maximum-policy-age", objects.DefaultMaximumAge, "how long policies are used without hearing of the cluster")
 	choose(cmd, &f.defaultAction, "allow", "default-action", "", "what an image gets that no enforcing policy speaks of; must be given but for a dry run", "allow", "deny")
@@ -81,6 +82,9 @@ func runWebhook(ctx context.Context, out io.Writer, f webhookFlags) error {
 	c := f.config
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return fmt.Errorf("--tls-cert-file and --tls-key-file: give both or neither")
+	}
+	if c.Lifetime < webhook.MinLifetime {
+		return fmt.Errorf("--tls-lifetime %s: want %s at least", c.Lifetime, webhook.MinLifetime)
 	}
 	for _, name := range f.names {
 		if ip := net.ParseIP(name); ip != nil {

@@ -213,6 +213,8 @@ func (p *ControlPlane) apiServerFlags(options ControlPlaneOptions, etcd string, 
 		"--service-cluster-ip-range=" + services,
 		// No Endpoints may be of the loopback interface, and nothing here reads them.
 		"--endpoint-reconciler-type=none",
+		// There is no kube-proxy: it calls webhooks at the pods of their Service.
+		"--enable-aggregator-routing=true",
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction", // beside the default ones, as kubeadm
 		"--allow-privileged=true",

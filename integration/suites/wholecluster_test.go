@@ -10,14 +10,17 @@ import (
 	"testing"
 	"time"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"github.com/horkos/horkos/integration/harness"
 	"github.com/horkos/horkos/plugin"
 )
 
 // wholeCluster is a cluster of one node under an enforcing gate that follows it, with a
 // policy that images in namespace market be attested, and the attestation of one, all of
-// them objects of the cluster. The fixture's containerd and node are the cluster's.
-func wholeCluster(t *testing.T) (f *followed, c *harness.Cluster, good, evil harness.Pushed) {
+// them objects of the cluster. The fixture's containerd and node are the cluster's; the
+// flags are the API server's.
+func wholeCluster(t *testing.T, apiServer ...string) (f *followed, c *harness.Cluster, good, evil harness.Pushed) {
 	t.Helper()
 	harness.RequireCluster(t)
 	f = &followed{fixture: &fixture{T: t, run: harness.New(t), release: newKey(t), serial: new(atomic.Int64)}}
@@ -30,10 +33,11 @@ func wholeCluster(t *testing.T) (f *followed, c *harness.Cluster, good, evil har
 	}
 	good, evil = f.push(cart+":1", harness.Image{Seed: "good"}), f.push(miner+":1", harness.Image{Seed: "evil"})
 	c, err = f.run.StartCluster(ctx, harness.ClusterOptions{
-		Registry:   f.registry,
-		Containerd: harness.ContainerdOptions{NRI: harness.NRIOptions{RequiredPlugins: []string{plugin.FullName}}},
-		Node:       &harness.NodeOptions{DefaultAction: "allow"},
-		Follow:     true,
+		Registry:     f.registry,
+		ControlPlane: harness.ControlPlaneOptions{APIServerArgs: apiServer},
+		Containerd:   harness.ContainerdOptions{NRI: harness.NRIOptions{RequiredPlugins: []string{plugin.FullName}}},
+		Node:         &harness.NodeOptions{DefaultAction: "allow"},
+		Follow:       true,
 		Apply: func(_ context.Context, plane *harness.ControlPlane) error {
 			f.plane = plane
 			f.install()
@@ -140,33 +144,7 @@ func TestACluster(t *testing.T) {
 			})
 		})
 		f.sub("static pods are started and refused", func(t *testing.T, _ *fixture) {
-			for name, image := range map[string]string{"good": good.ByTag(), "evil": evil.ByTag()} {
-				if err := c.Kubelet.WriteStaticPod(name, fmt.Appendf(nil, staticPod, name, market, good.ByTag(), image)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			// While the API server is away, a kubelet does not tell of them: the log of the gate does.
-			decided := func(pod, image, result string) func() error {
-				return func() error {
-					records, err := f.node.Audit()
-					if err != nil {
-						return err
-					}
-					if !slices.ContainsFunc(records, func(r harness.AuditRecord) bool {
-						return r.Static && r.Pod == pod+"-"+harness.NodeName && r.Image == image && r.Result == result && r.Admitted == (result == "allowed")
-					}) {
-						return fmt.Errorf("no record of %s of pod %s, %s", image, pod, result)
-					}
-					return nil
-				}
-			}
-			f.eventually("the attested static pod is allowed", decided("good", good.ByTag(), "allowed"))
-			f.eventually("the other one is denied", decided("evil", evil.ByTag(), "denied"))
-			for name := range map[string]bool{"good": true, "evil": true} {
-				if err := c.Kubelet.RemoveStaticPod(name); err != nil {
-					t.Fatal(err)
-				}
-			}
+			f.staticPodsAreDecided(c, good, evil)
 		})
 		if err := c.Kubelet.Kill(); err != nil { // it removes the sandboxes that it does not know
 			t.Fatal(err)
@@ -219,4 +197,55 @@ func TestACluster(t *testing.T) {
 		f.apply(revocation("bad", good.Digest))
 		f.soonRefused(pod, good.ByTag(), "revoked by ImageRevocation bad")
 	})
+}
+
+// staticPodsAreDecided has the kubelet start a static pod of each image, and looks at what
+// the gate decides and containerd runs.
+func (f *followed) staticPodsAreDecided(c *harness.Cluster, good, evil harness.Pushed) {
+	f.Helper()
+	for name, image := range map[string]string{"good": good.ByTag(), "evil": evil.ByTag()} {
+		if err := c.Kubelet.WriteStaticPod(name, fmt.Appendf(nil, staticPod, name, market, good.ByTag(), image)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	// While the API server takes none, a kubelet does not tell of them: the log of the gate does.
+	decided := func(pod, image, result string) func() error {
+		return func() error {
+			records, err := f.node.Audit()
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(records, func(r harness.AuditRecord) bool {
+				return r.Static && r.Pod == pod+"-"+harness.NodeName && r.Image == image && r.Result == result && r.Admitted == (result == "allowed")
+			}) {
+				return fmt.Errorf("no record of %s of pod %s, %s", image, pod, result)
+			}
+			return nil
+		}
+	}
+	f.eventually("the attested static pod is allowed", decided("good", good.ByTag(), "allowed"))
+	f.eventually("the other one is denied", decided("evil", evil.ByTag(), "denied"))
+	f.eventually("containerd runs the main container of the one, and has none of the other", func() error {
+		all, err := f.containerd.CRI.Containers(f.ctx)
+		if err != nil {
+			return err
+		}
+		runs := false
+		for _, c := range all {
+			pod, name := c.Labels["io.kubernetes.pod.name"], c.Labels["io.kubernetes.container.name"]
+			if name == "main" && pod == "evil-"+harness.NodeName {
+				f.Fatalf("containerd has it: %v", c)
+			}
+			runs = runs || (name == "main" && pod == "good-"+harness.NodeName && c.State == runtimeapi.ContainerState_CONTAINER_RUNNING)
+		}
+		if !runs {
+			return errNotYet
+		}
+		return nil
+	})
+	for _, name := range []string{"good", "evil"} {
+		if err := c.Kubelet.RemoveStaticPod(name); err != nil {
+			f.Fatal(err)
+		}
+	}
 }
