@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,7 @@ type shown struct {
 	registry *harness.Registry
 	cluster  *harness.Cluster
 	cart     harness.Pushed // attested
+	alpine   harness.Pushed // attested, too
 	miner    harness.Pushed // not
 	key      string         // path of the private key of authority release
 }
@@ -55,8 +57,9 @@ func unlessEnded(ctx context.Context, err error) error {
 }
 
 const (
-	cart  = "registry.example.com/shop/cart:1"
-	miner = "registry.example.com/shop/miner:1"
+	cart   = "registry.example.com/shop/cart:1"
+	miner  = "registry.example.com/shop/miner:1"
+	alpine = "registry.example.com/acs/alpine:3.11"
 
 	// image is what the manifests of daemonset/ name until somebody says where it is.
 	image = "registry.example.com/horkos:VERSION"
@@ -68,11 +71,10 @@ func (s *shown) start(ctx context.Context) error {
 	if s.registry, err = s.run.StartRegistry(harness.RegistryOptions{}); err != nil {
 		return err
 	}
-	if s.cart, err = s.registry.Push(cart, harness.Image{Seed: "cart"}); err != nil {
-		return err
-	}
-	if s.miner, err = s.registry.Push(miner, harness.Image{Seed: "miner"}); err != nil {
-		return err
+	for ref, pushed := range map[string]*harness.Pushed{cart: &s.cart, miner: &s.miner, alpine: &s.alpine} {
+		if *pushed, err = s.registry.Push(ref, harness.Image{Seed: ref}); err != nil {
+			return err
+		}
 	}
 	if _, err := s.registry.PushLayout(image, s.run.Program("image")); err != nil {
 		return fmt.Errorf("%w (make image builds it)", err)
@@ -94,9 +96,11 @@ func (s *shown) start(ctx context.Context) error {
 
 // install applies what users get.
 func (s *shown) install(ctx context.Context, control *harness.ControlPlane) error {
-	s.say("kubectl apply -k daemonset/")
-	if _, _, err := control.Kubectl(ctx, "apply", "-k", "daemonset/"); err != nil {
-		return err
+	s.say("kubectl apply --server-side -k daemonset/, and -k daemonset/webhook")
+	for _, what := range []string{"daemonset/", "daemonset/webhook"} {
+		if _, _, err := control.Kubectl(ctx, "apply", "--server-side", "-k", what); err != nil {
+			return err
+		}
 	}
 	// This node has the gate of the host, which enforces; that of the DaemonSet only audits,
 	// and would keep its state in folders of this machine.
@@ -112,27 +116,36 @@ func (s *shown) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	attestation, err := exec.CommandContext(ctx, s.run.Program("horkos"), "attest", s.cart.ByDigest(), "--pkix-key", s.key).Output()
-	if err != nil {
-		return fmt.Errorf("horkos attest: %w", err)
+	manifest := fmt.Sprintf(policy, strings.ReplaceAll(public, "\n", "\n        "))
+	for _, attested := range []harness.Pushed{s.cart, s.alpine} {
+		attestation, err := exec.CommandContext(ctx, s.run.Program("horkos"), "attest", attested.ByDigest(), "--pkix-key", s.key).Output()
+		if err != nil {
+			return fmt.Errorf("horkos attest: %w", err)
+		}
+		manifest += "---\n" + string(attestation)
 	}
 	control := s.cluster.ControlPlane
-	manifest := fmt.Sprintf(policy, strings.ReplaceAll(public, "\n", "\n        ")) + "---\n" + string(attestation)
 	if _, _, err := control.KubectlAs(ctx, control.AdminKubeconfig, manifest, "apply", "-f", "-"); err != nil {
 		return err
 	}
-	revocation := fmt.Sprintf(revocation, s.cart.Digest)
-	if err := os.WriteFile(s.file("revocation.yaml"), []byte(revocation), 0o600); err != nil {
-		return err
+	for name, text := range map[string]string{
+		"revocation.yaml":                     fmt.Sprintf(revocation, s.cart.Digest),
+		"AttestationAuthority.yaml":           fmt.Sprintf(kritisAuthority, base64.StdEncoding.EncodeToString([]byte(public))),
+		"GenericAttestationPolicy.yaml":       kritisPolicy,
+		"kritis-admission-allowlist-acs.yaml": kritisAllowlist,
+	} {
+		if err := os.WriteFile(s.file(name), []byte(text), 0o600); err != nil {
+			return err
+		}
 	}
 	// Pods cannot be made before.
 	if _, _, err := control.Kubectl(ctx, "-n", "shop", "wait", "--for=create", "serviceaccount/default", "--timeout=30s"); err != nil {
 		return err
 	}
-	s.say("waiting for the node to say that it is ready, which it may every 10 s, and for the controller (under 20 s)")
+	s.say("waiting for the node to say that it is ready, which it may every 10 s, for the controller and the webhook (under 20 s)")
 	for _, what := range [][]string{
 		{"nodegate/" + harness.NodeName, "--for=jsonpath={.status.ready}=true"},
-		{"deployment/horkos-controller", "-n", "horkos-system", "--for=condition=Available"},
+		{"deployment/horkos-controller", "deployment/horkos-webhook", "-n", "horkos-system", "--for=condition=Available"},
 	} {
 		if _, _, err := control.Kubectl(ctx, append(append([]string{"wait"}, what...), "--timeout=60s")...); err != nil {
 			return err
@@ -153,15 +166,18 @@ func (s *shown) makeKey() (string, error) {
 
 func (s *shown) file(name string) string { return filepath.Join(s.run.Dir, name) }
 
-// tell prints what to try. Lines that begin with "  $ " can be typed as they are.
+// tell prints what to try. Lines that begin with "  $ " can be typed as they are; of those
+// that say so at their end, kubectl ends with an error that says why.
 func (s *shown) tell() {
 	control := s.cluster.ControlPlane
 	s.say("it runs")
 	fmt.Printf("\nIn another terminal:\n\n  $ export KUBECONFIG=%s %s PATH=%s:%s:$PATH\n", control.AdminKubeconfig, control.KubectlCache(),
 		filepath.Dir(s.run.Program("horkos")), filepath.Dir(s.run.Program("tools/kubectl")))
-	refused := func(pod string) string {
+	const refused = "    # is refused"
+	failed := func(pod string) string {
 		return "kubectl -n shop wait pod/" + pod + " --for=jsonpath='{.status.containerStatuses[0].state.waiting.reason}'=CreateContainerError --timeout=60s"
 	}
+	configuration := filepath.Join(s.run.Program(".."), "daemonset/webhook/configuration.yaml")
 	for _, step := range []struct {
 		title    string
 		commands []string
@@ -171,19 +187,32 @@ func (s *shown) tell() {
 		{"The attested image runs:", []string{
 			"kubectl -n shop run cart --image=" + s.cart.ByDigest(),
 			"kubectl -n shop wait pod/cart --for=condition=Ready --timeout=60s"}},
-		{"The other one is refused, and the pod says why:", []string{
+		{"The other one is refused, by the webhook and at once:", []string{
+			"kubectl -n shop run miner --image=" + s.miner.ByDigest() + refused}},
+		{"The objects of Kritis, in the shape of Alibaba Cloud's documents:", []string{
+			"kubectl apply -f " + s.file("AttestationAuthority.yaml") + " -f " + s.file("GenericAttestationPolicy.yaml"),
+			"kubectl wait genericattestationpolicy/demo-gap --for=condition=Ready --timeout=60s",
+			"kubectl create deployment test-denied --image=alpine:3.11" + refused,
+			"kubectl create deployment test-allow --image=" + s.alpine.ByDigest(),
+			"kubectl rollout status deployment/test-allow --timeout=60s",
+			"kubectl apply -f " + s.file("kritis-admission-allowlist-acs.yaml"),
+			"kubectl get events -n kube-system --field-selector=reason=FailedKritisAdmission"}},
+		{"Somebody deletes the webhook's configuration: the node refuses, and the pod says why:", []string{
+			"kubectl delete validatingwebhookconfiguration horkos",
 			"kubectl -n shop run miner --image=" + s.miner.ByDigest(),
-			refused("miner"),
+			failed("miner"),
 			"kubectl -n shop describe pod miner | grep -e Reason -e attested"}},
 		{"Revoked, what ran is not created again:", []string{
 			"kubectl apply -f " + s.file("revocation.yaml"),
 			"kubectl -n shop delete pod cart --now",
 			"kubectl -n shop run cart --image=" + s.cart.ByDigest(),
-			refused("cart"),
+			failed("cart"),
 			"kubectl -n shop describe pod cart | grep -e Reason -e revoked"}},
 		{"Attest it yourself, and it runs (when the kubelet tries again):", []string{
 			"horkos attest " + s.miner.ByDigest() + " --pkix-key " + s.key + " | kubectl apply -f -",
 			"kubectl -n shop wait pod/miner --for=condition=Ready --timeout=180s"}},
+		{"The webhook's configuration again:", []string{
+			"kubectl apply --server-side -f " + configuration}},
 		{"Nodes, policies, and what is not ready:", []string{
 			"horkos status"}},
 	} {
@@ -251,4 +280,24 @@ metadata: {name: cart}
 spec:
   digests: [%q]
   reason: to see what happens
+`
+
+const kritisAuthority = `apiVersion: kritis.grafeas.io/v1beta1
+kind: AttestationAuthority
+metadata: {name: demo-aa, namespace: default}
+spec:
+  noteReference: namespaces/demo-aa
+  publicKeyData: %s
+`
+
+const kritisPolicy = `apiVersion: kritis.grafeas.io/v1beta1
+kind: GenericAttestationPolicy
+metadata: {name: demo-gap, namespace: default}
+spec: {attestationAuthorityNames: [demo-aa]}
+`
+
+const kritisAllowlist = `apiVersion: kritis.grafeas.io/v1beta1
+kind: AdmissionAllowlist
+metadata: {name: allow-acs-images}
+spec: {patterns: [{namePattern: "registry*.*.aliyuncs.com/acs/*"}]}
 `
