@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -120,6 +123,7 @@ func TestAClusterWithItsWebhook(t *testing.T) {
 		{"no review is lost while replicas are replaced and the certificate is renewed", (*reviewedCluster).replaced},
 		{"killed replicas let nothing through", (*reviewedCluster).killed},
 		{"while it is away pods are refused, and what deletes and scales goes on", (*reviewedCluster).away},
+		{"docs/emergency.md leads past both gates", (*reviewedCluster).emergency},
 		{"what was admitted is refused by the node when its key is gone", (*reviewedCluster).keyGone},
 	} {
 		f.part(p.name, p.test)
@@ -344,6 +348,7 @@ func (f *reviewedCluster) bypasses() {
 	if pods := f.kubectl("", "-n", "late", "get", "pods", "-o", "name"); pods != "" {
 		f.Errorf("there are pods: %s", pods)
 	}
+	f.says("replicaset.apps/old scaled", "", "-n", "late", "scale", "replicaset/old", "--replicas=0") // or it tries on
 
 	// kubectl debug.
 	pod := strings.TrimSpace(f.kubectl("", "-n", market, "get", "pods", "-l", "app=web", "-o", "name"))
@@ -681,3 +686,96 @@ func (f *reviewedCluster) keyGone() {
 	})
 	f.soonDenies("Error from server: "+podWebhook+notAttested(f.good.ByDigest()), "-n", market, "run", "again", "--image="+f.good.ByDigest())
 }
+
+// emergency does what the page says, as the people it speaks of.
+func (f *reviewedCluster) emergency() {
+	f.kubectl("", "create", "namespace", shop)
+	f.kubectl("", "-n", shop, "wait", "--for=create", "serviceaccount/default", "--timeout=30s")
+	oncall := newKey(f.T)
+	f.apply(authority(shop, "release", f.release) + authority(shop, "oncall", oncall) + emergencyPolicy)
+	f.kubectl("", "-n", shop, "create", "deployment", "cart", "--image="+f.good.ByDigest())
+	f.kubectl("", "-n", shop, "rollout", "status", "deployment/cart", "--timeout=30s")
+	f.kubectl("", "-n", shop, "create", "rolebinding", "oncall", "--clusterrole=edit", "--group=oncall")
+	alice, err := f.plane.WriteKubeconfig("alice", "alice", "oncall", "system:authenticated")
+	if err != nil {
+		f.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(oncall.private)
+	if err != nil {
+		f.Fatal(err)
+	}
+	dir := f.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "oncall.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/emergency.md")
+	if err != nil {
+		f.Fatal(err)
+	}
+	var blocks []string
+	for _, part := range strings.Split(string(page), "```sh\n")[1:] {
+		block, _, _ := strings.Cut(part, "```")
+		blocks = append(blocks, block)
+	}
+	if len(blocks) != 7 || !strings.HasPrefix(blocks[0], "image=registry.example.com/shop/cart@sha256:...\n") {
+		f.Fatalf("the page has %d blocks that begin with %q", len(blocks), blocks[0])
+	}
+	enter := func(kubeconfig, block string) string {
+		f.Helper()
+		shell := exec.CommandContext(f.ctx, "bash", "-euo", "pipefail", "-c", "image="+f.evil.ByDigest()+"\n"+block)
+		shell.Dir = dir
+		shell.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, f.plane.KubectlCache(),
+			"PATH="+filepath.Dir(f.run.Program("horkos"))+":"+filepath.Dir(f.run.Program("tools/kubectl"))+":"+os.Getenv("PATH"))
+		out, err := shell.CombinedOutput()
+		f.Logf("%s%s", block, out)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return string(out)
+	}
+	admin := f.plane.AdminKubeconfig
+	f.soonDenies("Error from server: "+podWebhook+notAttested(f.evil.ByDigest()), "-n", shop, "run", "before", "--image="+f.evil.ByDigest())
+	if _, says, err := f.plane.KubectlAs(f.ctx, alice, "", "-n", shop, "run", "before", "--image="+f.evil.ByDigest(), "--annotations=kritis.grafeas.io/breakglass=true"); err == nil || !strings.Contains(says, notAttested(f.evil.ByDigest())) {
+		f.Errorf("without the right: %q, %v", says, err)
+	}
+	enter(admin, blocks[1])
+	f.eventually("alice has the right", func() error {
+		_, _, err := f.plane.KubectlAs(f.ctx, alice, "", "auth", "can-i", "breakglass", "clusterattestationpolicies.horkos.dev")
+		return err
+	})
+	if out := enter(alice, blocks[2]); !strings.Contains(out, "pod/cart created") || !strings.Contains(out, "Warning: breakglass") {
+		f.Errorf("it says %q", out)
+	}
+	enter(admin, blocks[3])
+	f.eventually("the ReplicaSet makes a pod by the token, and its node refuses it as it does alice's", func() error {
+		out, err := f.tryKubectl("", "-n", shop, "get", "pods", "-o", "jsonpath={range .items[*]}{.status.containerStatuses[0].image} {.status.containerStatuses[0].state.waiting.reason}{\"\\n\"}{end}")
+		if n := strings.Count(out, " CreateContainerError"); err == nil && n != 2 {
+			err = fmt.Errorf("%d of %q", n, out)
+		}
+		return err
+	})
+	enter(admin, blocks[5])
+	f.kubectl("", "-n", shop, "rollout", "status", "deployment/cart", "--timeout=60s")
+	f.kubectl("", "-n", shop, "wait", "pod/cart", "--for=condition=Ready", "--timeout=60s")
+	out := enter(admin, blocks[6])
+	for _, object := range []string{"pod/cart ", "pod/cart-"} {
+		if !strings.Contains(out, object) {
+			f.Errorf("no event of %s: %s", object, out)
+		}
+	}
+	records, err := f.node.Audit()
+	if err != nil {
+		f.Fatal(err)
+	}
+	if !slices.ContainsFunc(records, func(r harness.AuditRecord) bool { return r.Namespace == shop && r.Reason == "Emergency" && r.Admitted }) {
+		f.Error("the node has no record of the emergency")
+	}
+	enter(admin, blocks[4]) // that the webhook makes another key is for its own tests
+}
+
+const emergencyPolicy = `---
+apiVersion: kritis.grafeas.io/v1beta1
+kind: GenericAttestationPolicy
+metadata: {name: release, namespace: shop}
+spec: {attestationAuthorityNames: [release], emergencyAuthorityNames: [oncall]}
+`
