@@ -57,7 +57,8 @@ func (r *repeats) add(again *Record) {
 }
 
 // same names what makes two decisions the same: of refusals the pod, container, reason and
-// image; where they are allowed, the digests instead of the reason.
+// image, and who asked for breakglass in vain; where they are allowed, the digests instead of
+// the reason.
 func same(r *Record) tallyKey {
 	parts := []string{r.UID, r.Container, r.Image}
 	if r.allowed() {
@@ -66,6 +67,12 @@ func same(r *Record) tallyKey {
 		}
 	} else {
 		parts = append(parts, string(r.Reason))
+		for i := range r.Checks {
+			if c := &r.Checks[i]; c.Reason == verifier.Breakglass {
+				parts = append(parts, c.Detail)
+				break
+			}
+		}
 	}
 	var buf []byte
 	for _, p := range parts {

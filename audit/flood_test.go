@@ -55,6 +55,19 @@ func TestTheSameRefusalsAreWrittenOnceAndCountedEachMinute(t *testing.T) {
 	}
 }
 
+func TestWhoAsksForBreakglassInVainIsNotCountedAmongOthers(t *testing.T) {
+	l, _ := timed(t, 1<<20)
+	put(t, l, refusal("u"))
+	for _, user := range []string{"alice", "bob", "bob"} {
+		r := refusal("u")
+		r.Checks = append(r.Checks, verifier.Check{Result: verifier.Denied, Reason: verifier.Breakglass, Detail: "user " + user + " may not"})
+		put(t, l, r)
+	}
+	if all := allOf(t, l.o.Path); len(all) != 3 {
+		t.Errorf("%d records, want one of each", len(all))
+	}
+}
+
 func TestARefusalThatWasNotRepeatedForAWhileIsForgotten(t *testing.T) {
 	l, c := timed(t, 1<<20)
 	put(t, l, refusal("u"))

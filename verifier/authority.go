@@ -8,7 +8,7 @@ import (
 
 // policy gives the result of one policy: the Require-th best of its authorities.
 func (j *judgement) policy(l *policy.Layer, p *policy.Policy, c Candidate) verdict {
-	base := Check{Layer: l.Name, Policy: p.ID(), Requirement: p.Requirement(), Decides: p.Enforcement == policy.Enforce}
+	base := Check{Layer: l.Name, Policy: p.ID(), Requirement: p.Requirement(), Enforcement: p.Enforcement, Decides: p.Enforcement == policy.Enforce}
 	if p.Malformed != "" {
 		base.Result, base.Reason, base.Detail = Misconfigured, ObjectMalformed, p.Malformed
 		j.checks = append(j.checks, base)

@@ -106,7 +106,7 @@ type judgement struct {
 }
 
 func (j *judgement) decide() ImageDecision {
-	d := ImageDecision{Image: j.img}
+	d := ImageDecision{Image: j.img, once: j.req.Once}
 	if j.img.Unbound != "" {
 		d.Result, d.Reason, d.Detail = Unresolved, ImageUnbound, j.img.Unbound
 		return d

@@ -2,6 +2,7 @@ package verifier_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -120,6 +121,35 @@ func TestAPolicyThatOnlyReportsIsEvaluatedToo(t *testing.T) {
 	checks := dec.Images[0].Checks
 	if len(checks) != 1 || checks[0].Result != verifier.Allowed || checks[0].Requirement != "all of 1, only reported (Audit)" {
 		t.Errorf("checks %+v", checks)
+	}
+}
+
+func TestACheckTellsTheEnforcementOfItsPolicy(t *testing.T) {
+	snap := policy.Compile(set(t, crds.Folder, authority(t, "release", newSigner(1)), authority(t, "urgent", newSigner(2)),
+		gap("enforces", "attestationAuthorityNames: [release], emergencyAuthorityNames: [urgent]"),
+		gap("warns", "attestationAuthorityNames: [release], emergencyAuthorityNames: [urgent], enforcement: Warn"),
+		gap("audits", "attestationAuthorityNames: [release], emergencyAuthorityNames: [urgent], enforcement: Audit"),
+		gap("malformed", "attestationAuthorityNames: [release], require: 7, enforcement: Audit"),
+		allowlist("registry.example.com/mirror/*")))
+	dec := verify(t, asks(cart(1)), snap, holds(cart(0)))
+	found := make(map[string]policy.Enforcement)
+	for _, c := range dec.Images[0].Checks {
+		name := strings.TrimPrefix(c.Policy, "GenericAttestationPolicy shop/") + " " + c.Authority
+		found[name] = c.Enforcement
+		if strings.Contains(c.Requirement, "only reported ("+string(c.Enforcement)+")") == (c.Enforcement == policy.Enforce) && c.Requirement != verifier.RequirementEmergency {
+			t.Errorf("check %+v", c)
+		}
+		if text, err := json.Marshal(c); err != nil || strings.Contains(strings.ToLower(string(text)), "enforcement") {
+			t.Errorf("%s, %v", text, err)
+		}
+	}
+	for name, want := range map[string]policy.Enforcement{
+		"enforces release": policy.Enforce, "warns release": policy.Warn, "audits release": policy.Audit,
+		"enforces urgent": policy.Enforce, "warns urgent": policy.Warn, "audits urgent": policy.Audit, "malformed ": policy.Enforce, // it is not believed that it decides nothing
+	} {
+		if found[name] != want {
+			t.Errorf("%s: %q, want %q", name, found[name], want)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/horkos/horkos/verifier/evidence"
 	"github.com/horkos/horkos/verifier/image"
+	"github.com/horkos/horkos/verifier/policy"
 )
 
 // Decision is the answer to a Request, with every check that was made.
@@ -36,6 +37,8 @@ type ImageDecision struct {
 
 	// FolderRevoked: the image is withdrawn by the node's own folder, which not even the floor lifts.
 	FolderRevoked bool
+
+	once bool // of the request
 }
 
 // Check is one thing looked at. Fields are empty where they do not apply, and as JSON all
@@ -53,6 +56,8 @@ type Check struct {
 	Attestation string `json:"attestation"` // the object it was read from
 	Detail      string `json:"detail"`
 
+	// Enforcement is that of the policy whose requirement this is; empty where there is none.
+	Enforcement policy.Enforcement `json:"-"`
 	// Decides is false for policies that are only evaluated, and for an emergency authority
 	// that attested nothing.
 	Decides bool `json:"-"`
@@ -81,7 +86,7 @@ func Refuse(req *Request, result Result, reason Reason, detail string) Decision 
 	d := Decision{Result: result, Reason: reason}
 	images := req.images()
 	for i := range images {
-		d.Images = append(d.Images, ImageDecision{Image: &images[i], Result: result, Reason: reason, Detail: detail})
+		d.Images = append(d.Images, ImageDecision{Image: &images[i], Result: result, Reason: reason, Detail: detail, once: req.Once})
 	}
 	return d
 }

@@ -17,6 +17,7 @@ const (
 	maxText   = 300
 	maxWhys   = 500
 	maxAdvice = 300
+	maxAsked  = 250 // of breakglass
 )
 
 // Message tells people what was decided of the images that are not allowed, in the order
@@ -25,28 +26,34 @@ const (
 // read the pod may read it.
 func (d *Decision) Message() string {
 	var parts []string
-	var advice string
+	var asked, advice string
 	for i := range d.Images {
 		img := &d.Images[i]
 		if (img.Result == Allowed) != (d.Result == Allowed) {
 			continue
 		}
 		parts = append(parts, img.why())
+		if asked == "" {
+			asked = img.asked()
+		}
 		if advice == "" {
 			advice = img.Advice()
 		}
 	}
-	return fit(parts, advice)
+	return fit(parts, asked, advice)
 }
 
 // Message is that of one image.
-func (d *ImageDecision) Message() string { return fit([]string{d.why()}, d.Advice()) }
+func (d *ImageDecision) Message() string { return fit([]string{d.why()}, d.asked(), d.Advice()) }
 
 // fit joins as many parts as the bound lets, and says how many did not fit.
-func fit(parts []string, advice string) string {
+func fit(parts []string, asked, advice string) string {
 	end := ""
+	if asked != "" {
+		end = "; " + clip(asked, maxAsked)
+	}
 	if advice != "" {
-		end = ". " + clip(advice, maxAdvice)
+		end += ". " + clip(advice, maxAdvice)
 	}
 	room := MaxMessage - len(end)
 	var b strings.Builder
@@ -166,9 +173,32 @@ func (d *ImageDecision) allowedBy() string {
 	case NoPolicy:
 		return "is in no policy: allowed by default"
 	case Breakglass:
-		return "is let through by breakglass"
+		return "is let through by breakglass" + clip(prefixed(": ", d.ofBreakglass(Allowed)), maxWhys)
 	}
 	return "is allowed: " + string(d.Reason)
+}
+
+// asked tells whoever asked for breakglass why there is none.
+func (d *ImageDecision) asked() string {
+	return prefixed("breakglass was asked for and refused: ", d.ofBreakglass(Denied))
+}
+
+// ofBreakglass is what a gate found out about breakglass; empty where nobody asked for it.
+func (d *ImageDecision) ofBreakglass(result Result) string {
+	for i := range d.Checks {
+		if c := &d.Checks[i]; c.Reason == Breakglass && c.Result == result {
+			return c.Detail
+		}
+	}
+	return ""
+}
+
+// prefixed is a text with something before it; nothing where there is none.
+func prefixed(before, text string) string {
+	if text == "" {
+		return ""
+	}
+	return before + text
 }
 
 // Advice is what to do next about an image that is not allowed: the end of its message.
@@ -194,12 +224,14 @@ func (d *ImageDecision) Advice() string {
 		return "Name the image by a repository and a digest that is attested"
 	case NoPolicy:
 		return "Add a policy for the namespace, or an allowlist entry for the image"
-	case EvidencePending, ImageUnbound, DeadlineExceeded:
-		return "It is tried again"
+	case EvidencePending, DeadlineExceeded:
+		return d.again("It is tried again", "Try again")
+	case ImageUnbound:
+		return d.again("It is tried again", "Correct it, and try again")
 	case SourceUnavailable, EvidenceExpired:
-		return "It is asked again; whoever keeps the node has to see that the source of attestations can be reached"
+		return d.again("It is asked again; whoever keeps the node", "Try again; whoever keeps Horkos") + " has to see that the source of attestations can be reached"
 	case PoliciesNotSynced, PoliciesExpired:
-		return "It is tried again; whoever keeps the node has to see that it reaches the API server: horkos status"
+		return d.again("It is tried again; whoever keeps the node", "Try again; whoever keeps Horkos") + " has to see that it reaches the API server: horkos status"
 	case TagNotResolved:
 		return "Write repository@sha256:... in place of the tag"
 	case ObjectMalformed, AuthorityNotFound, NoSource:
@@ -209,9 +241,18 @@ func (d *ImageDecision) Advice() string {
 	case SpecTooLarge:
 		return "Make the pod smaller: enableServiceLinks: false, less environment, fewer annotations"
 	case AuditFailed:
-		return "Whoever keeps the node has to make room for the audit log"
+		return d.again("Whoever keeps the node", "Whoever keeps Horkos") + " has to make room for the audit log"
 	}
 	return ""
+}
+
+// again is the first text where a kubelet tries again, and the second where that is left to
+// whoever reads it.
+func (d *ImageDecision) again(kubelet, reader string) string {
+	if d.once {
+		return reader
+	}
+	return kubelet
 }
 
 // clip cuts a text at a rune boundary.

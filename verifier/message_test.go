@@ -159,3 +159,72 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+func TestOnlyWhereAKubeletAsksAgainAMessageSaysSo(t *testing.T) {
+	for reason, node := range map[verifier.Reason]string{
+		verifier.EvidencePending:   "It is tried again",
+		verifier.ImageUnbound:      "It is tried again",
+		verifier.DeadlineExceeded:  "It is tried again",
+		verifier.SourceUnavailable: "It is asked again; whoever keeps the node has to see that the source of attestations can be reached",
+		verifier.EvidenceExpired:   "It is asked again; whoever keeps the node has to see that the source of attestations can be reached",
+		verifier.PoliciesNotSynced: "It is tried again; whoever keeps the node has to see that it reaches the API server: horkos status",
+		verifier.PoliciesExpired:   "It is tried again; whoever keeps the node has to see that it reaches the API server: horkos status",
+		verifier.AuditFailed:       "Whoever keeps the node has to make room for the audit log",
+	} {
+		if m := verifier.Refuse(asks(cart(1)), verifier.Unresolved, reason, "why"); !strings.HasSuffix(m.Message(), ". "+node) {
+			t.Errorf("%s at a node: %q", reason, m.Message())
+		}
+	}
+	once := asks(cart(1))
+	once.Once = true
+	for _, reason := range verifier.Reasons() {
+		dec := verifier.Refuse(once, verifier.Denied, reason, "why")
+		for _, m := range []string{dec.Message(), dec.Images[0].Message()} {
+			if strings.Contains(m, "tried again") || strings.Contains(m, "asked again") || strings.Contains(m, "the node") {
+				t.Errorf("%s where nobody asks again: %q", reason, m)
+			}
+		}
+	}
+	once.Images[0].Unbound = "its name is none"
+	dec := decider().Decide(once, policy.Compile(), holds(cart(0)))
+	if m := dec.Message(); !strings.HasSuffix(m, " is refused: its name is none. Correct it, and try again") {
+		t.Errorf("message %q", m)
+	}
+}
+
+func TestWhoAskedForBreakglassInVainIsToldWhy(t *testing.T) {
+	dec := verify(t, asks(cart(1), cart(2)), requires(t, newSigner(1)), holds(cart(0)))
+	without := dec.Message()
+	for i := range dec.Images {
+		dec.Images[i].Checks = append(dec.Images[i].Checks, verifier.Check{Reason: verifier.Breakglass, Detail: "user alice may not"})
+	}
+	at := strings.Index(without, ". If you trust this content: horkos attest ")
+	if m := dec.Message(); m != without[:at]+"; breakglass was asked for and refused: user alice may not"+without[at:] {
+		t.Errorf("message %q", m)
+	}
+	if m := dec.Images[1].Message(); strings.Count(m, "; breakglass was asked for and refused: user alice may not. If you trust") != 1 {
+		t.Errorf("message of an image %q", m)
+	}
+	// However much there is to tell, it says whether the image is attested, and why there is no breakglass.
+	for _, text := range []string{strings.Repeat("x", 5000), strings.Repeat("\u20ac", 2000), strings.Repeat("\x1b", 400)} {
+		id := image.Identity{Repository: "registry.example.com/" + strings.Repeat("x", 220), Digest: digestOf(1)}
+		dec := verify(t, asks(id, id), requires(t, newSigner(1)), holds(cart(0)))
+		dec.Images[0].Checks = append(dec.Images[0].Checks, verifier.Check{Reason: verifier.Breakglass, Detail: text})
+		for _, m := range []string{dec.Message(), dec.Images[0].Message()} {
+			fits(t, m)
+			if !strings.Contains(m, " is not attested: ") || !strings.Contains(m, "; breakglass was asked for and refused: ") || !strings.HasSuffix(m, " --pkix-key KEY") {
+				t.Errorf("message %q", m)
+			}
+		}
+	}
+}
+
+func TestWhatBreakglassLetsThroughIsToldWithWhoAskedForIt(t *testing.T) {
+	dec := verifier.Refuse(asks(cart(1)), verifier.Allowed, verifier.Breakglass, "")
+	dec.Images[0].Checks = []verifier.Check{{Result: verifier.Allowed, Reason: verifier.Breakglass, Detail: "by alice: INC-7\x1b"}}
+	if m := dec.Images[0].Message(); !strings.HasSuffix(m, " is let through by breakglass: by alice: INC-7?") {
+		t.Errorf("message %q", m)
+	}
+	dec.Images[0].Checks[0].Detail = strings.Repeat("\u20ac", 3000)
+	fits(t, dec.Images[0].Message())
+}

@@ -14,6 +14,8 @@ type Request struct {
 	// Time is now as the gate knows it; Decide has no clock of its own, and refuses a request
 	// that has none.
 	Time time.Time
+	// Once: nobody asks again of their own accord, as a kubelet does. Messages advise accordingly.
+	Once bool
 }
 
 // Image is what binding made of a claim: the content that will run, and every name

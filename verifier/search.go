@@ -50,7 +50,8 @@ func (s *search) check(base *Check) Check {
 	if s.attested() {
 		check = s.found
 	}
-	check.Layer, check.Policy, check.Requirement, check.Decides, check.Authority = base.Layer, base.Policy, base.Requirement, base.Decides, s.authority.Name
+	check.Layer, check.Policy, check.Requirement, check.Authority = base.Layer, base.Policy, base.Requirement, s.authority.Name
+	check.Enforcement, check.Decides = base.Enforcement, base.Decides
 	return check
 }
 

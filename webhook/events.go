@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,17 +20,22 @@ import (
 	"github.com/horkos/horkos/webhook/admission"
 )
 
-// Bounds of what is told by events: a tenant who is refused all the time writes no more.
+// Bounds of what is told by events. Who is refused all the time, under ever other names,
+// takes nobody else's share.
 const (
 	eventsWaiting = 256
 	eventsRate    = 5 // a second
 	eventsBurst   = 25
 	// eventsAgain is how long the same is not told again.
-	eventsAgain    = 5 * time.Minute
-	eventsKnown    = 4096
-	maxEventNote   = 1024 // bytes, as the API has it
-	eventsTimeout  = 10 * time.Second
-	eventNamespace = "kube-system"
+	eventsAgain = 5 * time.Minute
+	// A namespace has eventsShare at once, and one more every eventsRefill.
+	eventsShare      = 10
+	eventsRefill     = 10 * time.Second
+	eventsNamespaces = 4096
+	maxEventNote     = 1024 // bytes, as the API has it
+	eventsTimeout    = 10 * time.Second
+	eventsLast       = 5 * time.Second // for what waits when the webhook ends
+	eventNamespace   = "kube-system"
 )
 
 // events writes what admission tells, once for the same in five minutes.
@@ -36,69 +43,148 @@ type events struct {
 	client   func() (dynamic.Interface, error)
 	instance string // who reports
 	waiting  chan admission.Event
+	glass    chan admission.Event // of breakglass: no refusals crowd these out
 	limit    flowcontrol.RateLimiter
+	metrics  *Metrics
 	log      *slog.Logger
 	now      func() time.Time
 
-	told map[[sha256.Size]byte]time.Time // of the goroutine of Run
+	mu     sync.Mutex
+	shares map[string]*eventShare // by namespace
 }
 
-func newEvents(client func() (dynamic.Interface, error), instance string, log *slog.Logger, now func() time.Time) *events {
+// eventShare is what a namespace has told, and may tell.
+type eventShare struct {
+	left float64
+	at   time.Time
+	told map[[sha256.Size]byte]time.Time
+}
+
+func newEvents(client func() (dynamic.Interface, error), instance string, metrics *Metrics, log *slog.Logger, now func() time.Time) *events {
 	return &events{
-		client: client, instance: instance, log: log, now: now,
+		client: client, instance: instance, metrics: metrics, log: log, now: now,
 		waiting: make(chan admission.Event, eventsWaiting),
+		glass:   make(chan admission.Event, eventsWaiting),
 		limit:   flowcontrol.NewTokenBucketRateLimiter(eventsRate, eventsBurst),
-		told:    make(map[[sha256.Size]byte]time.Time),
+		shares:  make(map[string]*eventShare),
 	}
 }
 
 // Tell takes an event if there is room, and never waits.
 func (e *events) Tell(event admission.Event) {
-	select {
-	case e.waiting <- event:
-	default:
+	tell, dropped := e.may(event)
+	queue := e.waiting
+	if event.Reason == admission.BreakglassAdmission {
+		queue = e.glass
 	}
-}
-
-// Run writes until the context ends.
-func (e *events) Run(ctx context.Context) error {
-	for {
+	if tell {
 		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case event := <-e.waiting:
-			if e.known(event) {
-				continue
-			}
-			for _, namespace := range namespacesOf(event) {
-				if err := e.limit.Wait(ctx); err != nil {
-					return ctx.Err()
+		case queue <- event:
+		default:
+			dropped = true
+		}
+	}
+	if dropped {
+		e.metrics.events.WithLabelValues("dropped").Inc()
+	}
+}
+
+// may tells whether an event is to be told, and else whether that is for want of room.
+func (e *events) may(event admission.Event) (tell, dropped bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	share := e.share(event.Namespace, now)
+	if share == nil {
+		return false, true
+	}
+	key := eventKey(event)
+	if at, ok := share.told[key]; ok && now.Sub(at) < eventsAgain {
+		return false, false
+	}
+	if event.Reason != admission.BreakglassAdmission { // by few, who are trusted
+		if share.left < 1 {
+			return false, true
+		}
+		share.left--
+	}
+	for key, at := range share.told {
+		if now.Sub(at) >= eventsAgain {
+			delete(share.told, key)
+		}
+	}
+	if len(share.told) < eventsWaiting {
+		share.told[key] = now
+	}
+	return true, false
+}
+
+// share is that of a namespace; nil where there are too many namespaces.
+func (e *events) share(namespace string, now time.Time) *eventShare {
+	s := e.shares[namespace]
+	if s == nil {
+		if len(e.shares) >= eventsNamespaces {
+			for name, s := range e.shares {
+				if now.Sub(s.at) >= eventsAgain {
+					delete(e.shares, name)
 				}
-				e.write(ctx, namespace, event)
 			}
+		}
+		if len(e.shares) >= eventsNamespaces {
+			return nil
+		}
+		s = &eventShare{left: eventsShare, at: now, told: make(map[[sha256.Size]byte]time.Time)}
+		e.shares[namespace] = s
+	}
+	s.left = min(eventsShare, s.left+max(0, float64(now.Sub(s.at))/float64(eventsRefill)))
+	s.at = now
+	return s
+}
+
+// eventKey is equal for what is the same to who reads it.
+func eventKey(event admission.Event) [sha256.Size]byte {
+	return sha256.Sum256([]byte(strings.Join([]string{string(event.Reason), event.APIVersion, event.Kind, event.Namespace, event.Name, event.Message}, "\x00")))
+}
+
+// Run writes until the context ends, and then what waits, for at most eventsLast.
+func (e *events) Run(ctx context.Context) error {
+	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(eventsLast):
+			cancel()
+		case <-writing.Done():
+		}
+	})()
+	for {
+		select { // what waits goes before the end
+		case event := <-e.glass:
+			e.tell(writing, event)
+			continue
+		case event := <-e.waiting:
+			e.tell(writing, event)
+			continue
+		default:
+		}
+		select {
+		case event := <-e.glass:
+			e.tell(writing, event)
+		case event := <-e.waiting:
+			e.tell(writing, event)
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
 
-// known tells whether the same was told a short while ago.
-func (e *events) known(event admission.Event) bool {
-	key := sha256.Sum256([]byte(strings.Join([]string{string(event.Reason), event.APIVersion, event.Kind, event.Namespace, event.Name, event.Message}, "\x00")))
-	now := e.now()
-	if at, ok := e.told[key]; ok && now.Sub(at) < eventsAgain {
-		return true
-	}
-	if len(e.told) >= eventsKnown {
-		for key, at := range e.told {
-			if now.Sub(at) >= eventsAgain {
-				delete(e.told, key)
-			}
+func (e *events) tell(ctx context.Context, event admission.Event) {
+	for _, namespace := range namespacesOf(event) {
+		if err := e.limit.Wait(ctx); err != nil {
+			return
 		}
-		if len(e.told) >= eventsKnown {
-			return true // enough is told
-		}
+		e.write(ctx, namespace, event)
 	}
-	e.told[key] = now
-	return false
 }
 
 // namespacesOf are those that an event is written into: kube-system, where people of
@@ -115,9 +201,26 @@ var eventsResource = schema.GroupVersionResource{Group: "events.k8s.io", Version
 func (e *events) write(ctx context.Context, namespace string, event admission.Event) {
 	client, err := e.client()
 	if err != nil {
+		e.metrics.events.WithLabelValues("failed").Inc()
 		return // it is in the log of the webhook
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %v %s", e.instance, event, event.Time))
+	ctx, cancel := context.WithTimeout(ctx, eventsTimeout)
+	defer cancel()
+	_, err = client.Resource(eventsResource).Namespace(namespace).Create(ctx, eventObject(e.instance, namespace, event), metav1.CreateOptions{})
+	switch {
+	case apierrors.IsAlreadyExists(err):
+	case err != nil:
+		e.metrics.events.WithLabelValues("failed").Inc()
+		e.log.Debug("an event cannot be written", "namespace", namespace, "error", err)
+	default:
+		e.metrics.events.WithLabelValues("written").Inc()
+	}
+}
+
+// eventObject is an event as it is written.
+func eventObject(instance, namespace string, event admission.Event) *unstructured.Unstructured {
+	// Of two replicas that tell the same, one does.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%x %s", eventKey(event), event.Time.UTC().Truncate(eventsAgain)))
 	note := event.Message
 	if len(note) > maxEventNote {
 		note = strings.ToValidUTF8(note[:maxEventNote-3], "") + "..."
@@ -126,21 +229,16 @@ func (e *events) write(ctx context.Context, namespace string, event admission.Ev
 	if event.Namespace != "" {
 		regarding["namespace"] = event.Namespace
 	}
-	object := &unstructured.Unstructured{Object: map[string]any{
+	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "events.k8s.io/v1", "kind": "Event",
 		"metadata":            map[string]any{"name": "horkos-webhook." + hex.EncodeToString(sum[:8]), "namespace": namespace},
 		"eventTime":           event.Time.UTC().Format("2006-01-02T15:04:05.000000Z07:00"),
 		"reportingController": "horkos.dev/webhook",
-		"reportingInstance":   e.instance,
+		"reportingInstance":   instance,
 		"action":              "Admission",
 		"reason":              string(event.Reason),
 		"type":                "Warning",
 		"note":                note,
 		"regarding":           regarding,
 	}}
-	ctx, cancel := context.WithTimeout(ctx, eventsTimeout)
-	defer cancel()
-	if _, err := client.Resource(eventsResource).Namespace(namespace).Create(ctx, object, metav1.CreateOptions{}); err != nil {
-		e.log.Debug("an event cannot be written", "namespace", namespace, "error", err)
-	}
 }

@@ -8,6 +8,7 @@ type Metrics struct {
 	requests    prometheus.Gauge
 	refused     *prometheus.CounterVec
 	panics      prometheus.Counter
+	events      *prometheus.CounterVec
 
 	expiry     prometheus.Gauge
 	failing    prometheus.Gauge
@@ -39,6 +40,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "horkos_webhook_panics_total", Help: "Requests that ended by a panic, and were refused.",
 		}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "horkos_webhook_events_total", Help: "Events of the webhook, by outcome: written, failed, or dropped since too many were told.",
+		}, []string{"outcome"}),
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "horkos_webhook_certificate_expiry_timestamp_seconds", Help: "When the certificate that is shown expires.",
 		}),
@@ -55,6 +59,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	for _, cause := range []string{causeConnections, causeRequests, causeMemory, causeTooLarge, causeUnread} {
 		m.refused.WithLabelValues(cause)
 	}
-	r.MustRegister(m.connections, m.requests, m.refused, m.panics, m.expiry, m.failing, m.writes, m.injections)
+	for _, outcome := range []string{"written", "failed", "dropped"} {
+		m.events.WithLabelValues(outcome)
+	}
+	r.MustRegister(m.connections, m.requests, m.refused, m.panics, m.events, m.expiry, m.failing, m.writes, m.injections)
 	return m
 }

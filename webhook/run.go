@@ -111,7 +111,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		clients, err := p.server.Clients()
 		return clients.Objects, err
 	}
-	tells := newEvents(objectsOf, config.Name, log, time.Now)
+	tells := newEvents(objectsOf, config.Name, metrics, log, time.Now)
 	glass, glassKey := breakglass.New(objectsOf, config.Namespace, log, time.Now)
 	handler := admission.New(admission.Options{
 		Verifier: &waiting{

@@ -49,8 +49,9 @@ emergency authority for example: horkos attest --expires 4h.
 Who may read the Secret horkos-breakglass of the webhook may mint.`,
 		Example: `  horkos breakglass --namespace shop --image registry.example.com/shop/cart:2 --reason INC-7 --for 30m
 
-  # a patch that annotates a Deployment and its pods
-  kubectl -n shop patch deployment cart --type merge -p "$(horkos breakglass --namespace shop ... -o patch)"`,
+  # a patch that annotates a Deployment and its pods; of a CronJob its jobs and their pods
+  kubectl -n shop patch deployment cart --type merge -p "$(horkos breakglass --namespace shop ... -o patch)"
+  kubectl -n shop patch cronjob sweep --type merge -p "$(horkos breakglass --namespace shop ... -o cronjob-patch)"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // errors are told once, here
@@ -79,7 +80,7 @@ Who may read the Secret horkos-breakglass of the webhook may mint.`,
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server, a `FILE`; empty: as kubectl finds it ($KUBECONFIG, ~/.kube/config)")
 	f.StringVar(&o.kubecontext, "context", "", "the context `NAME` of the kubeconfig; empty: the current one")
 	f.StringVar(&o.system, "system-namespace", "horkos-system", "the `NAMESPACE` of the webhook and its Secret")
-	choose(cmd, &o.output, "token", "output", "o", "what to print: the token, or a merge patch of a workload with a pod template", "token", "patch")
+	choose(cmd, &o.output, "token", "output", "o", "what to print: the token, or a merge patch of a workload with a pod template, or of a CronJob", "token", "patch", "cronjob-patch")
 	for _, name := range []string{"namespace", "image", "reason"} {
 		_ = cmd.MarkFlagRequired(name) // it fails only for a flag that is not there
 	}
@@ -109,12 +110,16 @@ func (o *breakglassOptions) key(cmd *cobra.Command) (key []byte, err error) {
 	return key, nil
 }
 
-// writeToken prints a token, or a patch that puts it where the reviews of a workload and of
-// its pods look.
+// writeToken prints a token, or a patch that puts it where the reviews of a workload, of the
+// jobs of a CronJob, and of the pods look.
 func writeToken(w io.Writer, form, token string) error {
-	if form == "patch" {
+	if form != "token" {
 		annotated := map[string]any{"annotations": map[string]string{breakglass.Annotation: token}}
-		patch, err := json.Marshal(map[string]any{"metadata": annotated, "spec": map[string]any{"template": map[string]any{"metadata": annotated}}})
+		object := map[string]any{"metadata": annotated, "spec": map[string]any{"template": map[string]any{"metadata": annotated}}}
+		if form == "cronjob-patch" {
+			object = map[string]any{"metadata": annotated, "spec": map[string]any{"jobTemplate": object}}
+		}
+		patch, err := json.Marshal(object)
 		if err != nil {
 			return fmt.Errorf("write the patch: %w", err)
 		}

@@ -239,7 +239,7 @@ func (o *verifyOptions) decide(ctx context.Context, w *world, images []string, n
 		if err != nil {
 			return nil, err
 		}
-		req := &verifier.Request{Namespace: o.namespace, Time: now, Images: []verifier.Image{img}}
+		req := &verifier.Request{Namespace: o.namespace, Time: now, Once: true, Images: []verifier.Image{img}}
 		dec, err := w.decider.Verify(ctx, req, w.snap, w.memory)
 		if err != nil {
 			return nil, err

@@ -51,10 +51,9 @@ type Options struct {
 	// MaxBody bounds a review in bytes; MaxBody where it is 0.
 	MaxBody int64
 
-	// Breakglass is asked about a review that would be denied: ok lets it through, for the
-	// reason given, which is recorded. It may be nil, gives up when the context ends, and
-	// leaves nothing behind of a Review that is a DryRun.
-	Breakglass func(context.Context, Review) (reason string, ok bool, err error)
+	// Breakglass is asked about a review that would be denied. It may be nil, gives up when the
+	// context ends, and leaves nothing behind of a Review that is a DryRun.
+	Breakglass func(context.Context, Review) Glass
 }
 
 // Handler answers AdmissionReviews of admission.k8s.io/v1.

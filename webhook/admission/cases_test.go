@@ -92,7 +92,7 @@ func answerCase(t *testing.T, c *cases.Case, w *world, at time.Time) {
 	resp := d.ask(aReview("CREATE", "Pod", nil).with(review{"namespace": c.Request.Namespace, "object": o}))
 
 	// What verify says of the same names.
-	req := &verifier.Request{Namespace: c.Request.Namespace, Time: at}
+	req := &verifier.Request{Namespace: c.Request.Namespace, Time: at, Once: true}
 	for _, name := range names {
 		img, err := verifier.AsWritten(name)
 		if err != nil {

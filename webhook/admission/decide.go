@@ -19,6 +19,8 @@ type matter struct {
 	Review
 	req    *verifier.Request
 	mirror bool // a node tells of a static pod, which it has decided on and runs
+
+	brokenBy string // who let it through by breakglass, and why
 }
 
 // answer answers a review; unread is what is wrong with its envelope. Whatever panics is a
@@ -72,13 +74,13 @@ func (h *Handler) understand(m *matter, r *request) (ours bool, err error) {
 		return false, err
 	}
 	if m.Operation == "UPDATE" {
-		old, err := oldImages(kind, at, m.Namespace, r.OldObject)
-		if err != nil || (old != nil && all.same(old)) {
+		unchanged, err := o.unchanged(kind, at, m.Namespace, &all, r.OldObject)
+		if err != nil || unchanged {
 			return false, err
 		}
 	}
 	m.take(o, all.once())
-	m.req = &verifier.Request{Namespace: m.Namespace, Time: h.Shell.Now(), Images: asWritten(m.Images)}
+	m.req = &verifier.Request{Namespace: m.Namespace, Time: h.Shell.Now(), Once: true, Images: asWritten(m.Images)}
 	return true, nil
 }
 
@@ -185,55 +187,6 @@ func shortened(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, end.Add(-time.Until(end)/5))
 }
 
-// breakglass lets through what would be denied, if somebody may ask for that. It tells what
-// the decision was without it; nil where it changed nothing.
-func (h *Handler) breakglass(ctx context.Context, m *matter, dec verifier.Decision) (verifier.Decision, *verifier.Decision) {
-	if h.Breakglass == nil || h.DryRun || m.mirror || dec.Result == verifier.Allowed {
-		return dec, nil
-	}
-	reason, ok, err := h.askBreakglass(ctx, m, &dec)
-	if err != nil {
-		h.Shell.Log.Warn("breakglass could not be judged: there is none", "namespace", m.Namespace, "object", m.title(), "error", err)
-	}
-	if err != nil || !ok {
-		return dec, nil
-	}
-	before := dec
-	dec.Images = slices.Clone(dec.Images)
-	for i := range dec.Images {
-		img := &dec.Images[i]
-		if img.Result == verifier.Allowed {
-			continue
-		}
-		img.Checks = append(slices.Clone(img.Checks), verifier.Check{Result: verifier.Allowed, Reason: verifier.Breakglass,
-			Detail: clip(printable("by "+m.User.Username+": "+reason), 300) + "; without it: " + string(img.Reason)})
-		img.Result, img.Reason = verifier.Allowed, verifier.Breakglass
-	}
-	dec.Conclude()
-	dec.Reason = verifier.Breakglass // the first image may be attested
-	return dec, &before
-}
-
-func (h *Handler) askBreakglass(ctx context.Context, m *matter, dec *verifier.Decision) (reason string, ok bool, err error) {
-	defer func() {
-		if what := recover(); what != nil {
-			h.panicked(m, what)
-			reason, ok, err = "", false, errors.New("it failed")
-		}
-	}()
-	review := m.Review
-	for i := range dec.Images {
-		if img := &dec.Images[i]; img.Result != verifier.Allowed {
-			review.Denied = append(review.Denied, img.Image.Written)
-		}
-	}
-	reason, ok, err = h.Breakglass(ctx, review)
-	if err == nil && ctx.Err() != nil {
-		err = fmt.Errorf("it came too late: %w", ctx.Err())
-	}
-	return reason, ok, err
-}
-
 // conclude records and counts a decision. Of a request that is a dry run nothing comes, so
 // that the webhook may say it has no side effects then: no record, no count and no event.
 func (h *Handler) conclude(m *matter, dec verifier.Decision, started time.Time) gate.Verdict {
@@ -266,7 +219,8 @@ func (m *matter) title() string {
 // be none.
 func (h *Handler) misread(m *matter, started time.Time, why error) response {
 	text := clip(printable(why.Error()), 300)
-	m.req = &verifier.Request{Namespace: clip(m.Namespace, maxName), Time: h.Shell.Now(), Images: []verifier.Image{{Written: "of the review", Unbound: text}}}
+	m.req = &verifier.Request{Namespace: clip(m.Namespace, maxName), Time: h.Shell.Now(), Once: true,
+		Images: []verifier.Image{{Written: "of the review", Unbound: text}}}
 	v := h.conclude(m, verifier.Refuse(m.req, verifier.Unresolved, verifier.ImageUnbound, text), started)
 	text = "the review cannot be understood: " + text
 	if v.Admit {

@@ -19,8 +19,8 @@ import (
 
 // FuzzReview sends arbitrary bodies to a handler whose verifier denies all. Nothing panics,
 // every answer is one of the API, and what the API's own types read as the creation of a
-// workload is never allowed, unless a node tells of a static pod. What is asked about an
-// object is at least the images that those types find in it.
+// workload, or as an update of its images, is never allowed, unless a node tells of a static
+// pod. What is asked about an object is at least the images that those types find in it.
 func FuzzReview(f *testing.F) {
 	for _, bodies := range []map[string]string{unanswerable(), misread(), odd()} {
 		for name, body := range bodies {
@@ -37,6 +37,8 @@ func FuzzReview(f *testing.F) {
 	}
 	mirror := anObject("Pod", podOf(bad))
 	mirror["metadata"].(m)["annotations"], mirror["spec"].(m)["nodeName"] = m{mirrorAnnotation: "x"}, "n1"
+	f.Add(aReview("UPDATE", "Pod", nil).with(review{"object": mirror, "oldObject": mirror}).json(f))
+	f.Add(aReview("UPDATE", "Pod", podOf(bad)).with(review{"oldObject": mirror}).json(f))
 	f.Add(aReview("CREATE", "Pod", nil).with(review{"object": mirror, "userInfo": m{"username": "system:node:n1", "groups": []string{"system:nodes"}}}).json(f))
 
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -79,17 +81,29 @@ func FuzzReview(f *testing.F) {
 	})
 }
 
-// imagesByTheAPI reads a body with the API's own types: the images of what is created, and
-// whether anything is.
+// imagesByTheAPI reads a body with the API's own types: the images of what is created, or
+// updated so that they are others, and whether anything is.
 func imagesByTheAPI(body []byte) (images []string, ours bool) {
 	var a admissionv1.AdmissionReview
-	if err := strictjson.UnmarshalCaseSensitivePreserveInts(body, &a); err != nil || a.Request == nil || a.Request.Operation != admissionv1.Create || a.Request.SubResource != "" {
+	if err := strictjson.UnmarshalCaseSensitivePreserveInts(body, &a); err != nil || a.Request == nil || a.Request.SubResource != "" {
 		return nil, false
 	}
+	resource := a.Request.Resource.Group + "/" + a.Request.Resource.Resource
+	switch a.Request.Operation {
+	case admissionv1.Create:
+		return imagesOf(resource, a.Request.Object.Raw)
+	case admissionv1.Update:
+		images, ours = imagesOf(resource, a.Request.Object.Raw)
+		old, _ := imagesOf(resource, a.Request.OldObject.Raw)
+		return images, ours && !slices.Equal(slices.Sorted(slices.Values(old)), slices.Sorted(slices.Values(images)))
+	}
+	return nil, false
+}
+
+func imagesOf(resource string, raw []byte) (images []string, ours bool) {
 	var pod corev1.PodSpec
 	var err error
-	raw := a.Request.Object.Raw
-	switch a.Request.Resource.Group + "/" + a.Request.Resource.Resource {
+	switch resource {
 	case "/pods":
 		pod, err = specOf(raw, func(o *corev1.Pod) corev1.PodSpec { return o.Spec })
 	case "/replicationcontrollers":

@@ -62,40 +62,25 @@ func reports(dec *verifier.Decision) (warn, audit []report) {
 // asked is a policy that was only evaluated, and its checks.
 type asked struct {
 	enforcement policy.Enforcement
-	requires    string // such as "all of 2"
 	layer, id   string
 	checks      []*verifier.Check
 }
 
-// evaluated gathers the checks of each policy that only reports: a Requirement says so.
+// evaluated gathers the checks of each policy that only reports.
 func evaluated(checks []verifier.Check) (all []*asked) {
 	for i := range checks {
 		c := &checks[i]
-		if c.Policy == "" {
+		if c.Enforcement != policy.Warn && c.Enforcement != policy.Audit {
 			continue
 		}
-		var p *asked
-		if n := slices.IndexFunc(all, func(p *asked) bool { return p.layer == c.Layer && p.id == c.Policy }); n >= 0 {
-			p = all[n]
-		} else if requires, enforcement, ok := onlyReported(c.Requirement); ok {
-			p = &asked{enforcement: enforcement, requires: requires, layer: c.Layer, id: c.Policy}
-			all = append(all, p)
-		} else {
-			continue // of a policy that decides
+		n := slices.IndexFunc(all, func(p *asked) bool { return p.layer == c.Layer && p.id == c.Policy })
+		if n < 0 {
+			n = len(all)
+			all = append(all, &asked{enforcement: c.Enforcement, layer: c.Layer, id: c.Policy})
 		}
-		p.checks = append(p.checks, c)
+		all[n].checks = append(all[n].checks, c)
 	}
 	return all
-}
-
-// onlyReported reads a Requirement of a policy that only reports.
-func onlyReported(requirement string) (requires string, e policy.Enforcement, ok bool) {
-	for _, e := range []policy.Enforcement{policy.Warn, policy.Audit} {
-		if requires, ok := strings.CutSuffix(requirement, ", only reported ("+string(e)+")"); ok {
-			return requires, e, true
-		}
-	}
-	return "", "", false
 }
 
 // refuses tells whether the policy, if it enforced, would not be satisfied: of its
@@ -115,7 +100,7 @@ func (p *asked) refuses() (report, bool) {
 		}
 	}
 	slices.SortStableFunc(named, func(a, b *verifier.Check) int { return cmp.Compare(b.Result, a.Result) })
-	if n := p.needs(len(named)); n > len(named) {
+	if n := needs(named); n > len(named) {
 		r.result, r.reason = verifier.Denied, verifier.NotAttested
 	} else if n > 0 && named[n-1].Result < r.result {
 		r.result, r.reason = named[n-1].Result, named[n-1].Reason
@@ -128,16 +113,17 @@ func (p *asked) refuses() (report, bool) {
 	return r, r.result != verifier.Allowed
 }
 
-// needs is how many of the authorities that were looked at have to attest.
-func (p *asked) needs(authorities int) int {
-	first, _, _ := strings.Cut(p.requires, " ")
-	switch n, err := strconv.Atoi(first); {
-	case authorities == 0:
+// needs is how many of a policy's authorities have to attest: "all of 2", "any of 2", "2 of 3".
+func needs(authorities []*verifier.Check) int {
+	if len(authorities) == 0 {
 		return 0
+	}
+	first, _, _ := strings.Cut(authorities[0].Requirement, " ")
+	switch n, err := strconv.Atoi(first); {
 	case first == "any":
 		return 1
 	case err == nil:
 		return n
 	}
-	return authorities
+	return len(authorities)
 }

@@ -55,6 +55,7 @@ const (
 	maxWarning     = 120 // bytes: what clients are promised to see whole
 	maxAnnotations = 8   // of reports
 	maxAnnotation  = 900
+	maxBrokenBy    = 400 // bytes of who broke the glass, and why, where what it let through is told too
 )
 
 // told is the answer to a review, and tells of it what there is to tell. Broken is the
@@ -70,9 +71,10 @@ func (h *Handler) told(m *matter, broken *verifier.Decision, v gate.Verdict) res
 		resp.Status = failure(http.StatusForbidden, v.Message, dec.Result, dec.Reason)
 		h.tell(m, FailedAdmission, v.Message)
 	case broken != nil:
-		resp.AuditAnnotations["message"] = broken.Message()
+		message := clip("breakglass by "+clip(m.brokenBy, maxBrokenBy)+". Without it: "+broken.Message(), maxAnnotation)
+		resp.AuditAnnotations["message"] = message
 		warnings = wouldBe("breakglass (nodes know none): denied without it", broken)
-		h.tell(m, BreakglassAdmission, broken.Message())
+		h.tell(m, BreakglassAdmission, message)
 	case dec.Result != verifier.Allowed && m.mirror:
 		resp.AuditAnnotations["message"] = v.Message
 		warnings = wouldBe("static pod, its node decides: would be denied", dec)

@@ -41,7 +41,7 @@ type Review struct {
 	Images     []string
 
 	// Denied are those of the images that would be denied, where breakglass is asked.
-	Denied []string
+	Denied []Denied
 }
 
 // Resource names a resource of the API.

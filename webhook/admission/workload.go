@@ -219,16 +219,19 @@ func (i *images) same(old *images) bool {
 	return true
 }
 
-// oldImages reads what an update is made to; none where there is nothing to compare with.
-func oldImages(kind Kind, at place, namespace string, data json.RawMessage) (*images, error) {
-	if len(data) == 0 || string(data) == "null" {
-		return nil, nil
+// unchanged tells whether an update of an object to this one, with these images, leaves what
+// is decided on as it is. Without the old object there is nothing to compare with. What was
+// passed as a node's mirror is decided on once it is one no more.
+func (o *object) unchanged(kind Kind, at place, namespace string, all *images, old json.RawMessage) (bool, error) {
+	if len(old) == 0 || string(old) == "null" {
+		return false, nil
 	}
-	old, all, err := read(kind, at, data)
+	before, images, err := read(kind, at, old)
 	if err != nil {
-		return nil, fmt.Errorf("the old object: %w", err)
+		return false, fmt.Errorf("the old object: %w", err)
 	}
-	return &all, old.in(namespace)
+	noMore := before.Metadata.Annotations.Mirror != nil && o.Metadata.Annotations.Mirror == nil
+	return all.same(&images) && !noMore, before.in(namespace)
 }
 
 // in holds an object to the namespace of the request.

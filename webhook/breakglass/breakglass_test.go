@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/webhook/admission"
 )
 
@@ -139,6 +140,7 @@ func TestTheLimitsOfATokenHold(t *testing.T) {
 		"once":   {func(*Token) {}, func(t *Token) { t.Images = []string{cart, cart} }},
 		"print":  {func(t *Token) { t.Reason = "für" }, func(t *Token) { t.Reason = "a\nb" }},
 		"utf-8":  {func(*Token) {}, func(t *Token) { t.Reason = "\xff" }},
+		"token":  {func(*Token) {}, func(t *Token) { t.Reason = "as in " + mark + "1.x" }},
 	} {
 		token := aToken()
 		change.below(&token)
@@ -202,72 +204,177 @@ func TestWhoMayBreakTheGlass(t *testing.T) {
 	old := aToken()
 	old.Minted, old.Expires = old.Minted-7200, old.Expires-7200
 	byDigest := "registry.example.com/shop/cart@" + digest
+	const until = "token until 2026-11-21T12:30:00Z: INC-7"
+	another := "user " + account.Username + " needs another token, of horkos breakglass: "
 	tests := []struct {
 		name   string
 		user   admission.User
 		text   string
 		denied []string
-		want   string // the reason; empty: no
+		want   string // the reason, or why not; empty: nobody asked
 		asked  int
 	}{
 		{"a user with the right", admin, "true", []string{cart}, "true", 1},
 		{"a user with the right and a reason", admin, "INC-7", []string{cart}, "INC-7", 1},
-		{"a user without it", bob, "INC-7", []string{cart}, "", 1},
+		{"a reason of a line of its own", admin, " INC-7\n", []string{cart}, "INC-7", 1},
+		{"a user without it", bob, "INC-7", []string{cart}, "user bob may not breakglass clusterattestationpolicies.horkos.dev; ask who may, or for a token: horkos breakglass", 1},
 		{"nobody asks", admin, "", []string{cart}, "", 0},
 		{"false", admin, "False", []string{cart}, "", 0},
 		{"spaces", admin, "  ", []string{cart}, "", 0},
-		{"a reason that is too long", admin, strings.Repeat("r", maxText+1), []string{cart}, "", 0},
-		{"a reason of several lines", admin, "a\nb", []string{cart}, "", 0},
-		{"a token of a service account", account, good, []string{cart}, "token until 2026-11-21T12:30:00Z: INC-7", 0},
-		{"by the digest", account, good, []string{byDigest, cart}, "token until 2026-11-21T12:30:00Z: INC-7", 0},
-		{"a token of anybody", bob, good, []string{cart}, "token until 2026-11-21T12:30:00Z: INC-7", 0},
-		{"a text of a service account", account, "true", []string{cart}, "", 0},
-		{"a text of the group of service accounts", otherName, "true", []string{cart}, "", 0},
-		{"a text of the controller manager", manager, "true", []string{cart}, "", 0},
-		{"another image", account, good, []string{cart, "registry.example.com/shop/cart:3"}, "", 0},
-		{"another name of the same", account, good, []string{"https://" + cart}, "", 0},
-		{"another digest", account, good, []string{"registry.example.com/shop/cart@sha256:" + strings.Repeat("b1", 32)}, "", 0},
-		{"two digests", account, good, []string{"a@sha256:" + strings.Repeat("b1", 32) + "@" + digest}, "", 0},
-		{"nothing is known to be denied", account, good, nil, "", 0},
-		{"of another namespace", account, minted(t, elsewhere), []string{cart}, "", 0},
-		{"expired", account, minted(t, old), []string{cart}, "", 0},
-		{"forged", account, good[:len(good)-2] + "AA", []string{cart}, "", 0},
-		{"of another version", account, strings.Replace(good, "v1", "v2", 1), []string{cart}, "", 0},
-		{"begins like a token", account, prefix + "x", []string{cart}, "", 0},
-		{"an expired token of a user without the right", bob, minted(t, old), []string{cart}, "", 1},
+		{"a reason that is too long", admin, strings.Repeat("r", maxText+1), []string{cart}, "user admin gave a reason that cannot be recorded: the reason is over 1024 bytes", 0},
+		{"a reason of several lines", admin, "a\nb", []string{cart}, "user admin gave a reason that cannot be recorded: the reason has characters that cannot be printed", 0},
+		{"a token within a reason", admin, "INC-7 " + good, []string{cart}, "user admin gave a reason that cannot be recorded: a token is in the reason: records would repeat it", 0},
+		{"a token of a service account", account, good, []string{cart}, until, 0},
+		{"a token after a space", account, " " + good, []string{cart}, until, 0},
+		{"by the digest", account, good, []string{byDigest, cart}, until, 0},
+		{"a token of anybody", bob, good, []string{cart}, until, 0},
+		{"a text of a service account", account, "true", []string{cart}, "user " + account.Username + " is a service account and needs a token: horkos breakglass", 0},
+		{"a text of the group of service accounts", otherName, "true", []string{cart}, "user x is a service account and needs a token: horkos breakglass", 0},
+		{"a text of the controller manager", manager, "true", []string{cart}, "user system:kube-controller-manager is a service account and needs a token: horkos breakglass", 0},
+		{"another image", account, good, []string{cart, "registry.example.com/shop/cart:3"}, another + "the token is not for image registry.example.com/shop/cart:3", 0},
+		{"another name of the same", account, good, []string{"https://" + cart}, another + "the token is not for image https://" + cart, 0},
+		{"another digest", account, good, []string{"cart@sha256:" + strings.Repeat("b1", 32)}, another + "the token is not for image cart@sha256:" + strings.Repeat("b1", 32), 0},
+		{"two digests", account, good, []string{"a@sha256:" + strings.Repeat("b1", 32) + "@" + digest}, another + "the token is not for image a@sha256:" + strings.Repeat("b1", 32) + "@" + digest[:46], 0},
+		{"nothing is known to be denied", account, good, nil, "user " + account.Username + " cannot let through what nobody named", 0},
+		{"nothing is known to be denied, with the right", admin, "INC-7", nil, "user admin cannot let through what nobody named", 0},
+		{"of another namespace", account, minted(t, elsewhere), []string{cart}, another + "the token is for namespace payments", 0},
+		{"expired", account, minted(t, old), []string{cart}, another + "the token expired at 2026-11-21T10:30:00Z", 0},
+		{"forged", account, good[:len(good)-2] + "AA", []string{cart}, another + "the token is not of this cluster's key", 0},
+		{"of another version", account, strings.Replace(good, "v1", "v2", 1), []string{cart}, another + "the token is malformed", 0},
+		{"begins like a token", account, prefix + "x", []string{cart}, another + "the token is malformed", 0},
+		{"an expired token of a user without the right", bob, minted(t, old), []string{cart}, "user bob may not breakglass clusterattestationpolicies.horkos.dev, and needs another token, of horkos breakglass: the token expired at 2026-11-21T10:30:00Z", 1},
 		{"an expired token of a user with it", admin, minted(t, old), []string{cart}, "with a token that does not count: the token expired at 2026-11-21T10:30:00Z", 1},
+		{"a token of another version of a user with it", admin, strings.Replace(good, "v1", "v2", 1), []string{cart}, "with a token that does not count: the token is malformed", 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			// The right of controllers, where they have it, counts for nothing.
 			r := &rights{may: map[string]bool{"admin": true, account.Username: true, "x": true, manager.Username: true}}
 			j := NewJudge(fixedKey{}, r, func() time.Time { return noon })
-			reason, ok, err := j.Judge(t.Context(), admission.Review{User: tt.user, Namespace: "shop", Breakglass: tt.text, Images: []string{cart}, Denied: tt.denied})
-			if reason != tt.want || ok != (tt.want != "") || r.asked != tt.asked || (ok && err != nil) {
-				t.Errorf("%q, %t, %v, asked %d times", reason, ok, err, r.asked)
+			got := j.Judge(t.Context(), admission.Review{User: tt.user, Namespace: "shop", Breakglass: tt.text, Images: []string{cart}, Denied: denied(tt.denied...)})
+			want := admission.Glass{Broken: tt.want != "", Reason: tt.want}
+			if strings.HasPrefix(tt.want, "user ") {
+				want = admission.Glass{Refused: tt.want}
 			}
-			if err != nil && strings.Contains(err.Error(), good[len(prefix):]) {
-				t.Errorf("the token is in %v", err)
+			if got != want || r.asked != tt.asked {
+				t.Errorf("%+v, asked %d times", got, r.asked)
+			}
+			if strings.Contains(fmt.Sprint(got), good[len(prefix):]) {
+				t.Errorf("the token is in %+v", got)
 			}
 		})
 	}
 }
 
-func TestWhatFailsIsNoRight(t *testing.T) {
-	account := admission.User{Username: "system:serviceaccount:a:b"}
-	review := admission.Review{User: account, Namespace: "shop", Breakglass: minted(t, aToken()), Denied: []string{cart}}
-	now := func() time.Time { return noon }
-	if reason, ok, err := NewJudge(fixedKey{errors.New("no Secret")}, &rights{}, now).Judge(t.Context(), review); ok || err == nil || reason != "" {
-		t.Errorf("without a key: %q, %t, %v", reason, ok, err)
+func TestBreakglassNeverPassesWhatIsRevokedOrCouldBe(t *testing.T) {
+	admin := admission.User{Username: "admin"}
+	never := map[verifier.Reason]bool{
+		verifier.ImageRevoked: true, // and of these nobody looked whether it is
+		verifier.ImageUnbound: true, verifier.PoliciesNotSynced: true, verifier.DeadlineExceeded: true, verifier.Internal: true,
+		verifier.SpecTooLarge: true, verifier.AuditFailed: true,
+		verifier.Exempt: true, verifier.Floor: true, verifier.Attested: true, verifier.Emergency: true, verifier.Breakglass: true, // no refusals
+		"OfALaterVersion": true,
 	}
-	review.User, review.Breakglass = admission.User{Username: "admin"}, "true"
-	if reason, ok, err := NewJudge(fixedKey{}, &rights{err: errors.New("no answer")}, now).Judge(t.Context(), review); ok || err == nil || reason != "" {
-		t.Errorf("without an answer: %q, %t, %v", reason, ok, err)
+	for _, reason := range append(verifier.Reasons(), "OfALaterVersion") {
+		for name, images := range map[string][]admission.Denied{
+			"alone":   {{Image: cart, Reason: reason}},
+			"another": {{Image: "first:1", Reason: verifier.NotAttested}, {Image: cart, Reason: reason}},
+		} {
+			for kind, text := range map[string]string{"a reason": "INC-7", "a token": minted(t, Token{Namespace: "shop", Images: []string{cart, "first:1"}, Reason: "INC-7", Minted: noon.Unix(), Expires: noon.Unix() + 60})} {
+				r := &rights{may: map[string]bool{"admin": true}}
+				got := NewJudge(fixedKey{}, r, func() time.Time { return noon }).Judge(t.Context(), admission.Review{User: admin, Namespace: "shop", Breakglass: text, Denied: images})
+				if got.Broken == never[reason] || (never[reason] && (got.Refused == "" || r.asked > 0)) {
+					t.Errorf("%s, %s, by %s: %+v", reason, name, kind, got)
+				}
+				if reason == verifier.ImageRevoked && got.Refused != "user admin cannot let through what is revoked: image "+cart {
+					t.Errorf("%s", got.Refused)
+				}
+			}
+		}
 	}
-	ended, end := context.WithCancel(t.Context())
-	end()
-	if reason, ok, err := NewJudge(fixedKey{}, &rights{may: map[string]bool{"admin": true}}, now).Judge(ended, review); ok || err == nil || reason != "" {
-		t.Errorf("too late: %q, %t, %v", reason, ok, err)
+}
+
+func denied(names ...string) (all []admission.Denied) {
+	for _, name := range names {
+		all = append(all, admission.Denied{Image: name, Reason: verifier.NotAttested})
+	}
+	return all
+}
+
+func TestWhatFailsIsNoRightAndItsCauseIsForTheLogAlone(t *testing.T) {
+	account, admin := admission.User{Username: "system:serviceaccount:a:b"}, admission.User{Username: "admin"}
+	token := minted(t, aToken())
+	noKey, noAnswer := fixedKey{errors.New("no Secret at 10.0.0.1")}, &rights{err: errors.New("no answer of 10.0.0.1")}
+	for name, tt := range map[string]struct {
+		user admission.User
+		text string
+		keys Keys
+		may  *rights
+		want string
+		log  bool
+	}{
+		"without a key": {account, token, noKey, &rights{}, "needs another token, of horkos breakglass: the key to check it by could not be read, try again", true},
+		"without an answer": {admin, "true", fixedKey{}, noAnswer,
+			"may have the right, but the API server could not be asked (try again); ask who may, or for a token: horkos breakglass", true},
+		"without either": {admin, token, noKey, noAnswer, "may have the right, but the API server could not be asked (try again), and needs another token", true},
+		"too late":       {admin, "true", fixedKey{}, &rights{may: map[string]bool{"admin": true}}, "(try again)", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, end := context.WithCancel(t.Context())
+			if name == "too late" {
+				end()
+			}
+			defer end()
+			got := NewJudge(tt.keys, tt.may, func() time.Time { return noon }).Judge(ctx, admission.Review{User: tt.user, Namespace: "shop", Breakglass: tt.text, Denied: denied(cart)})
+			if got.Broken || got.Reason != "" || !strings.Contains(got.Refused, tt.want) || strings.Contains(got.Refused, "10.0.0.1") || (tt.log && !strings.Contains(fmt.Sprint(got.Err), "10.0.0.1")) {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// slowRights answer when they are let.
+type slowRights struct{ asked, answer chan struct{} }
+
+func (s *slowRights) May(ctx context.Context, _ admission.User) (bool, error) {
+	s.asked <- struct{}{}
+	select {
+	case <-s.answer:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+func TestAUserWhoAsksAllTheTimeKeepsNobodyElseFromAsking(t *testing.T) {
+	slow := &slowRights{make(chan struct{}, 100), make(chan struct{})}
+	j := NewJudge(fixedKey{}, slow, func() time.Time { return noon })
+	ask := func(name string) admission.Glass {
+		return j.Judge(t.Context(), admission.Review{User: admission.User{Username: name}, Namespace: "shop", Breakglass: "true", Denied: denied(cart)})
+	}
+	var all sync.WaitGroup
+	for range atOnce {
+		all.Go(func() { ask("mallory") })
+	}
+	for range atOnce {
+		<-slow.asked
+	}
+	for range 100 {
+		if got := ask("mallory"); got.Broken || !strings.Contains(got.Refused, "user mallory asks too often at once (try again)") {
+			t.Fatalf("%+v", got)
+		}
+	}
+	oncall := make(chan admission.Glass, 1)
+	all.Go(func() { oncall <- ask("oncall") })
+	slow.answer <- struct{}{} // of those that mallory may have at once, one is answered
+	<-slow.asked
+	close(slow.answer)
+	if got := <-oncall; !got.Broken {
+		t.Errorf("%+v", got)
+	}
+	all.Wait()
+	if len(j.waiting)+len(j.asking) > 0 {
+		t.Errorf("%v wait, %d ask", j.waiting, len(j.asking))
 	}
 }
 

@@ -34,8 +34,11 @@ const (
 	maxSkew = 5 * time.Minute
 )
 
-// prefix begins every token, and says of which version it is.
-const prefix = "horkos-breakglass-v1."
+// prefix begins every token, and says of which version it is; mark is in those of any.
+const (
+	mark   = "horkos-breakglass-v"
+	prefix = mark + "1."
+)
 
 // encoding has one text for the same bytes.
 var encoding = base64.RawURLEncoding.Strict()
@@ -82,7 +85,7 @@ func Verify(key []byte, text string, now time.Time) (Token, error) {
 	if len(key) != KeySize {
 		return Token{}, errKey
 	}
-	if len(text) > maxToken || !isToken(text) {
+	if len(text) > maxToken || !strings.HasPrefix(text, prefix) {
 		return Token{}, errMalformed
 	}
 	payloadText, macText, ok := strings.Cut(text[len(prefix):], ".")
@@ -109,7 +112,7 @@ func Verify(key []byte, text string, now time.Time) (Token, error) {
 	return t, nil
 }
 
-func isToken(text string) bool { return strings.HasPrefix(text, prefix) }
+func isToken(text string) bool { return strings.HasPrefix(text, mark) }
 
 func sign(key []byte, text string) []byte {
 	h := hmac.New(sha256.New, key)
@@ -168,6 +171,8 @@ func checkReason(reason string, most int) error {
 		return fmt.Errorf("the reason is over %d bytes", most)
 	case !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return errors.New("the reason has characters that cannot be printed")
+	case strings.Contains(reason, mark):
+		return errors.New("a token is in the reason: records would repeat it")
 	}
 	return nil
 }
