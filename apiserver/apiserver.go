@@ -66,7 +66,7 @@ func connect(config *rest.Config) (c Clients, err error) {
 	if config.RateLimiter == nil {
 		config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(cmp.Or(config.QPS, requests), cmp.Or(config.Burst, burst))
 	}
-	c.gets = flowcontrol.NewTokenBucketRateLimiter(requests, burst)
+	c.gets = flowcontrol.NewTokenBucketRateLimiter(cmp.Or(config.QPS, requests), cmp.Or(config.Burst, burst))
 	// The server's words belong to no log of ours.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	if c.base, _, err = rest.DefaultServerUrlFor(config); err != nil {

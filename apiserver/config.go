@@ -35,6 +35,11 @@ type Options struct {
 	// that it names must be root's and writable by nobody else, and the server must prove who it is.
 	Owned bool
 
+	// Rate and Burst bound what is asked in a second, of lists and of single objects each; zero:
+	// what is enough for a node.
+	Rate  float32
+	Burst int
+
 	pod string // in place of podFolder
 }
 
@@ -62,7 +67,7 @@ func (o *Options) read() (*rest.Config, mark, error) {
 	config.UserAgent = o.Program + "/" + version.String()
 	config.Dial = defaultDialer().DialContext
 	config.WarningHandlerWithContext = rest.NoWarnings{}
-	config.QPS, config.Burst = requests, burst
+	config.QPS, config.Burst = cmp.Or(o.Rate, requests), cmp.Or(o.Burst, burst)
 	return config, sha256.Sum256(bytes.Join([][]byte{[]byte(config.Host), text, config.CAData}, []byte{0})), nil
 }
 

@@ -21,14 +21,19 @@ var (
 	errNoMemory = errors.New("too many bytes at once")
 )
 
+// largeBody is from where on a body is handled alone: to read what is in it takes many times
+// its size for a moment.
+const largeBody = 512 << 10
+
 // bounded calls a handler with whole bodies, so many and so large as there is room for, and
 // answers for it when it fails. No answer that it makes by itself is one of status 200.
 type bounded struct {
 	handler  http.Handler
 	limits   Limits
 	requests *shares
-	bytes    atomic.Int64
-	leaving  atomic.Bool // connections are to be given up by the clients
+	bytes    *shares       // of all bodies, but of the beginning of each
+	large    chan struct{} // held while one that is large is handled
+	leaving  atomic.Bool   // connections are to be given up by the clients
 	metrics  *Metrics
 	log      *slog.Logger
 }
@@ -38,16 +43,16 @@ func (b *bounded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	host := hostOf(r.RemoteAddr)
-	if !b.requests.take(host) {
+	if !b.requests.take(host, 1) {
 		b.refuse(w, http.StatusTooManyRequests, causeRequests, "too many requests at once, try again")
 		return
 	}
-	defer b.requests.give(host)
+	defer b.requests.give(host, 1)
 	b.metrics.requests.Inc()
 	defer b.metrics.requests.Dec()
 
-	body, err := b.read(r.Body, r.ContentLength)
-	defer b.bytes.Add(-int64(cap(body)))
+	body, err := b.read(host, r.Body, r.ContentLength)
+	defer b.bytes.give(host, b.counted(cap(body)))
 	switch {
 	case errors.Is(err, errTooLarge):
 		b.refuse(w, http.StatusRequestEntityTooLarge, causeTooLarge, fmt.Sprintf("the body is over %d bytes", b.limits.Body))
@@ -61,6 +66,15 @@ func (b *bounded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), b.timeout(r))
 	defer cancel()
+	if len(body) > largeBody {
+		select {
+		case b.large <- struct{}{}:
+			defer func() { <-b.large }()
+		case <-ctx.Done():
+			b.refuse(w, http.StatusTooManyRequests, causeMemory, "too many large bodies at once, try again")
+			return
+		}
+	}
 	r = r.WithContext(ctx)
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	b.answer(w, r)
@@ -84,21 +98,20 @@ func (b *bounded) timeout(r *http.Request) time.Duration {
 
 // read reads a body. Memory is counted as it is filled: who announces much and sends nothing
 // takes nothing. The capacity of the answer is what is counted, also when there is an error.
-func (b *bounded) read(from io.Reader, announced int64) ([]byte, error) {
+func (b *bounded) read(host string, from io.Reader, announced int64) ([]byte, error) {
 	if announced > int64(b.limits.Body) {
 		return nil, errTooLarge
 	}
 	var body []byte
 	for {
 		if len(body) == cap(body) {
-			size := grown(cap(body), announced, b.limits.Body)
-			if b.bytes.Add(int64(size)) > b.limits.Bytes {
-				b.bytes.Add(-int64(size))
+			size := b.grown(cap(body), announced)
+			if !b.bytes.take(host, b.counted(size)) {
 				return body, errNoMemory
 			}
 			larger := make([]byte, len(body), size)
 			copy(larger, body)
-			b.bytes.Add(-int64(cap(body)))
+			b.bytes.give(host, b.counted(cap(body)))
 			body = larger
 		}
 		n, err := from.Read(body[len(body):cap(body)])
@@ -114,13 +127,21 @@ func (b *bounded) read(from io.Reader, announced int64) ([]byte, error) {
 	}
 }
 
-// grown is the next capacity: one more than what is announced, in which the end is found.
-func grown(have int, announced int64, limit int) int {
+// counted is what a body of a capacity has of Limits.Bytes. The beginning has a place of its
+// own, so that no others leave no room for a usual review.
+func (b *bounded) counted(capacity int) int64 { return int64(max(0, capacity-b.limits.Small)) }
+
+// grown is the next capacity: one more than what is announced, in which the end is found. A
+// usual body has its place at once.
+func (b *bounded) grown(have int, announced int64) int {
 	size := max(4<<10, 2*have)
-	if announced >= int64(have) {
-		size = min(size, int(announced)+1)
+	if announced >= int64(have) && announced <= max(int64(size), int64(b.limits.Small)) {
+		size = int(announced) + 1
 	}
-	return min(size, limit+1)
+	if size >= b.limits.Body {
+		return b.limits.Body + 1 // not all but one byte of it first
+	}
+	return size
 }
 
 // answer calls the handler, and sends what it has answered when it is whole: of one that

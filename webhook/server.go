@@ -23,13 +23,15 @@ type Certificates interface {
 	Problems() []string // why the server is not ready; none when it is
 }
 
-// Limits bound what clients can take of a server. What is zero is as in DefaultLimits.
+// Limits bound what clients can take of a server. Of what there is at once, an address has at
+// most half. What is zero is as in DefaultLimits.
 type Limits struct {
 	Connections        int // at once
 	ConnectionsAddress int // of these, of one address
 	Requests           int // at once, read or answered
 	RequestsAddress    int
 	Body               int   // bytes of one
+	Small              int   // bytes of each that are not counted in Bytes, but bounded by Requests
 	Bytes              int64 // of all bodies at once
 	Header             int   // bytes
 
@@ -40,13 +42,15 @@ type Limits struct {
 }
 
 // DefaultLimits fit API servers of a large cluster. An object has at most 3 MiB there, and a
-// review holds up to two.
+// review holds up to two; nearly all have less than 64 KiB. Idle is longer than the 90 s after
+// which API servers give a connection up: who ends it must not be the one to whom a request may be
+// on its way.
 func DefaultLimits() Limits {
 	return Limits{
 		Connections: 1024, ConnectionsAddress: 384,
 		Requests: 512, RequestsAddress: 384,
-		Body: 8 << 20, Bytes: 32 << 20, Header: 16 << 10,
-		Handshake: 5 * time.Second, Read: 10 * time.Second, Handling: 30 * time.Second, Idle: 90 * time.Second,
+		Body: 8 << 20, Small: 64 << 10, Bytes: 24 << 20, Header: 16 << 10,
+		Handshake: 5 * time.Second, Read: 10 * time.Second, Handling: 30 * time.Second, Idle: 2 * time.Minute,
 	}
 }
 
@@ -63,7 +67,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		Connections: or(l.Connections, d.Connections), ConnectionsAddress: or(l.ConnectionsAddress, d.ConnectionsAddress),
 		Requests: or(l.Requests, d.Requests), RequestsAddress: or(l.RequestsAddress, d.RequestsAddress),
-		Body: or(l.Body, d.Body), Bytes: or(l.Bytes, d.Bytes), Header: or(l.Header, d.Header),
+		Body: or(l.Body, d.Body), Small: or(l.Small, d.Small), Bytes: or(l.Bytes, d.Bytes), Header: or(l.Header, d.Header),
 		Handshake: or(l.Handshake, d.Handshake), Read: or(l.Read, d.Read), Handling: or(l.Handling, d.Handling), Idle: or(l.Idle, d.Idle),
 	}
 }
@@ -72,6 +76,7 @@ func (l Limits) withDefaults() Limits {
 type ServerOptions struct {
 	Handler      http.Handler // its context has a deadline, and bodies it is given are read
 	Certificates Certificates
+	Clients      *Clients        // who may ask; nil: anybody
 	Ready        func() []string // why the handler is not ready; none when it is
 	Limits       Limits
 
@@ -98,7 +103,8 @@ func NewServer(o ServerOptions) *Server {
 		o.Ready = func() []string { return nil }
 	}
 	return &Server{options: o, bounded: &bounded{handler: o.Handler, limits: o.Limits, metrics: o.Metrics, log: o.Log,
-		requests: newShares(o.Limits.Requests, o.Limits.RequestsAddress)}}
+		bytes:    newShares(o.Limits.Bytes, o.Limits.Bytes),
+		requests: newShares(int64(o.Limits.Requests), int64(o.Limits.RequestsAddress)), large: make(chan struct{}, 1)}}
 }
 
 // Run serves reviews, and health without TLS (nil: not at all), until the context ends and what
@@ -130,9 +136,13 @@ func (s *Server) Run(ctx context.Context, reviews, health net.Listener) error {
 // serve serves reviews until ctx ends and what follows is over, or until serving ends.
 func (s *Server) serve(ctx, serving context.Context, l net.Listener) error {
 	limits := s.options.Limits
+	config := &tls.Config{GetCertificate: s.options.Certificates.GetCertificate, MinVersion: tls.VersionTLS12}
+	if s.options.Clients != nil {
+		s.options.Clients.require(config)
+	}
 	server := &http.Server{
 		Handler:           s.bounded,
-		TLSConfig:         &tls.Config{GetCertificate: s.options.Certificates.GetCertificate, MinVersion: tls.VersionTLS12},
+		TLSConfig:         config,
 		ReadHeaderTimeout: limits.Handshake,
 		ReadTimeout:       limits.Read,
 		WriteTimeout:      limits.Read + limits.Handling + 5*time.Second,
@@ -150,7 +160,7 @@ func (s *Server) serve(ctx, serving context.Context, l net.Listener) error {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- server.ServeTLS(&listener{Listener: l, open: newShares(limits.Connections, limits.ConnectionsAddress), metrics: s.options.Metrics}, "", "")
+		ended <- server.ServeTLS(&listener{Listener: l, open: newShares(int64(limits.Connections), int64(limits.ConnectionsAddress)), metrics: s.options.Metrics}, "", "")
 	}()
 	select {
 	case err := <-ended:
@@ -224,8 +234,8 @@ func (s *Server) serveHealth(ctx context.Context, l net.Listener) error {
 		defer cancel()
 		_ = server.Shutdown(limit)
 	}()
-	// Apart from the metrics of reviews.
-	err := server.Serve(&listener{Listener: l, open: newShares(128, 128), metrics: NewMetrics(prometheus.NewRegistry())})
+	// Apart from the metrics of reviews. The kubelet finds a place whoever else holds some.
+	err := server.Serve(&listener{Listener: l, open: newShares(128, 32), metrics: NewMetrics(prometheus.NewRegistry())})
 	if errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return nil

@@ -5,34 +5,37 @@ import (
 	"sync"
 )
 
-// shares counts what is in use, in all and by the address that uses it, so that no one address
-// can take all there is.
+// shares counts what is in use, in all and by the address that uses it. No address has more than
+// it leaves to others: several that take what they can leave as much as each of them has, and
+// who takes little always finds room.
 type shares struct {
-	all, each int // limits
+	all, each int64 // limits
 
 	mu    sync.Mutex
-	total int
-	of    map[string]int
+	total int64
+	of    map[string]int64
 }
 
-func newShares(all, each int) *shares { return &shares{all: all, each: each, of: make(map[string]int)} }
+func newShares(all, each int64) *shares {
+	return &shares{all: all, each: each, of: make(map[string]int64)}
+}
 
-func (s *shares) take(address string) bool {
+func (s *shares) take(address string, n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.total >= s.all || s.of[address] >= s.each {
+	if own := s.of[address] + n; n > 0 && (own > s.each || own > s.all-s.total-n) {
 		return false
 	}
-	s.total++
-	s.of[address]++
+	s.total += n
+	s.of[address] += n
 	return true
 }
 
-func (s *shares) give(address string) {
+func (s *shares) give(address string, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.total--
-	if s.of[address]--; s.of[address] == 0 {
+	s.total -= n
+	if s.of[address] -= n; s.of[address] == 0 {
 		delete(s.of, address)
 	}
 }
@@ -60,10 +63,10 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		host := hostOf(c.RemoteAddr().String())
-		if l.open.take(host) {
+		if l.open.take(host, 1) {
 			l.metrics.connections.Inc()
 			return &conn{Conn: c, release: sync.OnceFunc(func() {
-				l.open.give(host)
+				l.open.give(host, 1)
 				l.metrics.connections.Dec()
 			})}, nil
 		}

@@ -15,7 +15,7 @@ const maxRounds = 4
 
 // asker has questions answered and waits until they are.
 type asker interface {
-	Ask(context.Context, []evidence.Question) error
+	Ask(ctx context.Context, namespace string, questions []evidence.Question) error
 }
 
 // waiting decides as a node does, for a gate that may wait for evidence.
@@ -27,19 +27,20 @@ type waiting struct {
 }
 
 // Verify decides, asks for what is missing, and decides again, while that tells anything
-// new. The error is that of the context.
+// new, and twice at least: what is answered first may be verified when it is asked for again.
+// The error is that of the context.
 func (w *waiting) Verify(ctx context.Context, req *verifier.Request) (verifier.Decision, error) {
 	dec := w.decider.Decide(req, w.snapshot(), w.memory)
 	for round := 1; round < maxRounds && len(dec.Missing) > 0; round++ {
 		// What cannot be asked for, because too much is, stays missing and refuses.
-		if err := w.fetcher.Ask(ctx, dec.Missing); ctx.Err() != nil {
+		if err := w.fetcher.Ask(ctx, req.Namespace, dec.Missing); ctx.Err() != nil {
 			return dec, ctx.Err()
 		} else if err != nil {
 			return dec, nil
 		}
 		before := dec.Missing
 		dec = w.decider.Decide(req, w.snapshot(), w.memory)
-		if slices.Equal(before, dec.Missing) {
+		if round > 1 && slices.Equal(before, dec.Missing) {
 			break
 		}
 	}

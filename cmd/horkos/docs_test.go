@@ -168,16 +168,27 @@ func TestTheJWTOfTheGuideCounts(t *testing.T) {
 	}
 }
 
-// TestTheConsoleOfTheGuideDoesWhatItShows runs its commands in one shell, and holds what they
-// print to what is shown: "..." is anything, "# exit code 1" is the exit code.
-func TestTheConsoleOfTheGuideDoesWhatItShows(t *testing.T) {
+// TestTheConsolesOfThePagesDoWhatTheyShow runs the commands of a page in one shell, and holds
+// what they print to what is shown: "..." is anything, "# exit code 1" is the exit code.
+func TestTheConsolesOfThePagesDoWhatTheyShow(t *testing.T) {
+	for name, atLeast := range map[string]int{"cli.md": 10, "concepts.md": 8, "migrating.md": 6} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath("jq"); err != nil && name == "migrating.md" {
+				t.Skip(err)
+			}
+			doesWhatItShows(t, "../../docs/"+name, atLeast)
+		})
+	}
+}
+
+func doesWhatItShows(t *testing.T, page string, atLeast int) {
 	work := t.TempDir()
 	var script strings.Builder
 	var steps []step
-	for _, block := range blocks(t, "../../docs/cli.md", "console") {
+	for _, block := range blocks(t, page, "console") {
 		steps = append(steps, stepsOf(block)...)
 	}
-	if len(steps) < 10 {
+	if len(steps) < atLeast {
 		t.Fatalf("only %d commands were found", len(steps))
 	}
 	for i, s := range steps {

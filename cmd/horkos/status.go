@@ -40,7 +40,8 @@ func statusCommand() *cobra.Command {
 		Long: `status asks the API server for what the gates of the nodes tell about themselves, and for what
 horkos controller found in policies, authorities and the other objects, and prints what is not
 ready and why. A node without a NodeGate is ungated: no horkos-node runs there, or it knows
-no cluster. The controller is taken to run as long as it renews its Lease.
+no cluster. The controller is taken to run as long as it renews its Lease. Of the admission
+webhook it tells whether the API server asks it, and how many replicas answer.
 
 SYNCED is when the gate last knew its policies to be the cluster's, as it last wrote that: it
 hears so at least each minute, and writes it every 5 minutes or when something changes. So
@@ -78,7 +79,7 @@ Exit code: 0 when all is ready, 1 when something is not, 2 when that cannot be t
 				return cannotTell(err)
 			}
 			if watch {
-				return s.follow(cmd.Context(), clients, all.lease, cmd.ErrOrStderr())
+				return s.follow(cmd.Context(), clients, all.lease, all.webhook, cmd.ErrOrStderr())
 			}
 			state := stateOf(all, time.Now())
 			if err := s.print(state); err != nil {
@@ -92,7 +93,7 @@ Exit code: 0 when all is ready, 1 when something is not, 2 when that cannot be t
 	}
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server, a `FILE`; empty: as kubectl finds it ($KUBECONFIG, ~/.kube/config)")
 	cmd.Flags().StringVar(&kubecontext, "context", "", "the context `NAME` of the kubeconfig; empty: the current one")
-	cmd.Flags().StringVar(&namespace, "namespace", "horkos-system", "the `NAMESPACE` of horkos controller and its Lease")
+	cmd.Flags().StringVar(&namespace, "namespace", "horkos-system", "the `NAMESPACE` of horkos controller, its Lease, and horkos webhook")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print it again whenever something changes, until interrupted")
 	outputFlag(cmd, &output)
 	return cmd
@@ -126,6 +127,7 @@ type listing struct {
 	objects map[mirror.Resource][]metav1.Object
 	absent  map[mirror.Resource]bool // collections of kinds that it does not know
 	lease   leaseSeen
+	webhook webhookState
 }
 
 func newListing() listing {
@@ -144,7 +146,7 @@ func statusResources() []mirror.Resource {
 // errNotInstalled tells of a cluster that has none of the kinds.
 var errNotInstalled = errors.New("the cluster knows none of the kinds of horkos")
 
-// list asks for all of them, and for the controller's Lease in the namespace.
+// list asks for all of them, and for the controller's Lease and the webhook in the namespace.
 func list(ctx context.Context, clients apiserver.Clients, namespace string) (listing, error) {
 	all := newListing()
 	for _, r := range statusResources() {
@@ -162,7 +164,10 @@ func list(ctx context.Context, clients apiserver.Clients, namespace string) (lis
 		return listing{}, errNotInstalled
 	}
 	var err error
-	all.lease, err = readLease(ctx, clients, namespace, time.Now())
+	if all.lease, err = readLease(ctx, clients, namespace, time.Now()); err != nil {
+		return listing{}, err
+	}
+	all.webhook, err = readWebhook(ctx, clients, namespace)
 	return all, err
 }
 
@@ -205,7 +210,8 @@ func (s clusterState) write(w io.Writer) error {
 		table(&text, []string{"NODE", "MODE", "READY", "REVISION", "SYNCED", "VERSION", "PROBLEMS"}, rows)
 		text.WriteString("\n")
 	}
-	text.WriteString("controller  " + printable(s.Controller.text()) + "\n\n")
+	text.WriteString("controller  " + printable(s.Controller.text()) + "\n")
+	text.WriteString("webhook     " + printable(s.Webhook.text()) + "\n\n")
 	var rows [][]string
 	for _, k := range s.Kinds {
 		if k.Objects > 0 {

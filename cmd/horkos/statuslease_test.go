@@ -26,6 +26,10 @@ func cluster(t *testing.T, answers map[string]string, absent ...string) apiserve
 		}
 		switch answer := answers[r.URL.Path]; answer {
 		case "":
+			if r.URL.Path == configurationPath || strings.HasSuffix(r.URL.Path, "/horkos-webhook") {
+				refuse(w, http.StatusNotFound, "NotFound")
+				return
+			}
 			fmt.Fprint(w, `{"apiVersion":"v1","kind":"List","metadata":{"resourceVersion":"1"},"items":[]}`)
 		case "Forbidden":
 			refuse(w, http.StatusForbidden, answer)

@@ -31,6 +31,7 @@ type clusterState struct {
 	Revision   string          `json:"revision"` // that of most gates; empty without any
 	Nodes      []nodeState     `json:"nodes"`
 	Controller controllerState `json:"controller"`
+	Webhook    webhookState    `json:"webhook"`
 	Kinds      []kindState     `json:"kinds"`
 	NotServed  []string        `json:"notServed"` // kinds that the API server does not know
 	Objects    []objectState   `json:"objects"`
@@ -81,7 +82,7 @@ func stateOf(all listing, now time.Time) clusterState {
 		s.NotServed = append(s.NotServed, horkos.KindNodeGate)
 	}
 	s.readNodes(all, now)
-	s.Controller = all.lease.state()
+	s.Controller, s.Webhook = all.lease.state(), all.webhook
 	for _, k := range controller.Kinds() {
 		if all.absent[k.Resource] {
 			s.NotServed = append(s.NotServed, k.Name)
@@ -112,7 +113,7 @@ func stateOf(all listing, now time.Time) clusterState {
 		}
 		s.Kinds = append(s.Kinds, count)
 	}
-	s.Ready = s.Ready && len(s.NotServed) == 0 && (s.Controller.Running || !s.Controller.Known)
+	s.Ready = s.Ready && len(s.NotServed) == 0 && (s.Controller.Running || !s.Controller.Known) && len(s.Webhook.Problems) == 0
 	return s
 }
 
@@ -282,6 +283,9 @@ func (s clusterState) summary() string {
 	}
 	if s.Controller.Known && !s.Controller.Running {
 		parts = append(parts, "controller not running")
+	}
+	if len(s.Webhook.Problems) > 0 {
+		parts = append(parts, "webhook not as it should be")
 	}
 	if len(s.NotServed) > 0 {
 		parts = append(parts, plural(len(s.NotServed), "kind")+" not served")

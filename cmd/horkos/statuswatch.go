@@ -49,8 +49,8 @@ func follows(clients apiserver.Clients, r mirror.Resource, changed func(), faile
 }
 
 // follow prints the state, and prints it again whenever it changes, until the context ends. The
-// Lease is as it was seen last.
-func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, lease leaseSeen, errs io.Writer) error {
+// Lease and the webhook are as they were seen last.
+func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, lease leaseSeen, webhook webhookState, errs io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -94,12 +94,13 @@ func (p *statusPrinter) follow(ctx context.Context, clients apiserver.Clients, l
 			lost = false
 		case <-tick.C:
 			lease = lease.again(ctx, clients)
+			webhook = webhook.again(ctx, clients, lease.namespace)
 		}
 		known, ok := held(all)
 		if !ok {
 			continue
 		}
-		known.lease = lease
+		known.lease, known.webhook = lease, webhook
 		now := stateOf(known, time.Now())
 		if printed && now.same(last) {
 			continue

@@ -38,7 +38,11 @@ runs kubectl sees why an image is refused. The last word is the node's: what pas
 or goes past it, is decided there again.
 
 It makes its certificate, keeps it in a Secret that all replicas share, renews it and tells the
-ValidatingWebhookConfiguration whom to believe; or it is given one (--tls-cert-file).`,
+ValidatingWebhookConfiguration whom to believe; or it is given one (--tls-cert-file).
+
+Anybody who reaches its port may ask, unless --client-ca-file is given. API servers show a
+certificate when their AdmissionConfiguration gives them a kubeconfig for webhooks. Give an
+authority that signs for them alone, or --client-name: that of the cluster signs for every node.`,
 		Example: `  # in a pod, with its service account
   horkos webhook --default-action deny
 
@@ -65,6 +69,8 @@ ValidatingWebhookConfiguration whom to believe; or it is given one (--tls-cert-f
 	flags.StringVar(&c.Configuration, "configuration", "horkos", "the `NAME` of the ValidatingWebhookConfiguration that is told whom to believe")
 	flags.StringSliceVar(&f.names, "tls-name", []string{"horkos-webhook.horkos-system.svc"}, "a `NAME` or address that the API server calls the webhook by; repeatable")
 	flags.DurationVar(&c.Lifetime, "tls-lifetime", webhook.DefaultLifetime, "how long a certificate that is made holds, a minute at least; it is replaced at two thirds of that")
+	flags.StringVar(&c.ClientCAFile, "client-ca-file", "", "answer only clients that show a certificate of an authority in `FILE`, which is read again when it changes")
+	flags.StringSliceVar(&c.ClientNames, "client-name", nil, "and whose certificate bears this `NAME`, as its common name or a DNS name; repeatable, one will do")
 	flags.DurationVar(&c.ShutdownDelay, "shutdown-delay", 10*time.Second, "how long to answer on when told to end, for the API server to go elsewhere")
 	flags.DurationVar(&c.MaximumAge, "maximum-policy-age", objects.DefaultMaximumAge, "how long policies are used without hearing of the cluster")
 	choose(cmd, &f.defaultAction, "allow", "default-action", "", "what an image gets that no enforcing policy speaks of; must be given but for a dry run", "allow", "deny")
@@ -83,6 +89,9 @@ func runWebhook(ctx context.Context, out io.Writer, f webhookFlags) error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return fmt.Errorf("--tls-cert-file and --tls-key-file: give both or neither")
 	}
+	if len(c.ClientNames) > 0 && c.ClientCAFile == "" {
+		return fmt.Errorf("--client-name says which clients of --client-ca-file may ask: give that too")
+	}
 	if c.Lifetime < webhook.MinLifetime {
 		return fmt.Errorf("--tls-lifetime %s: want %s at least", c.Lifetime, webhook.MinLifetime)
 	}
@@ -97,7 +106,7 @@ func runWebhook(ctx context.Context, out io.Writer, f webhookFlags) error {
 		return fmt.Errorf("ask for the pod's name: %w", err)
 	}
 	c.DefaultAction = verifier.DefaultAction(f.defaultAction.value == "allow")
-	if err := webhook.Run(ctx, c, version.String(), log); err != nil && ctx.Err() == nil {
+	if err := webhook.Run(ctx, c, version.String(), log); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil

@@ -1,6 +1,7 @@
 package suites
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -34,11 +35,13 @@ type tabled struct {
 	ctx     context.Context
 	clients apiserver.Clients
 	plurals map[string]schema.GroupVersionResource // by kind
+	webhook *asked
 }
 
 // TestEveryCaseOfTheTableIsDecidedFromObjectsOfAClusterAsItSays: what a case has in its
-// folder is in a cluster, attestations too, and the answer is the same. What the API server
-// refuses to store cannot be decided by.
+// folder is in a cluster, attestations too, and the answer is the same: that of a node, and
+// that of a webhook, where names as written are enough to decide. What the API server refuses
+// to store cannot be decided by.
 func TestEveryCaseOfTheTableIsDecidedFromObjectsOfAClusterAsItSays(t *testing.T) {
 	harness.RequireCluster(t)
 	t.Setenv("KUBE_FEATURE_WatchListClient", "false") // a list that is streamed takes half a second
@@ -49,7 +52,12 @@ func TestEveryCaseOfTheTableIsDecidedFromObjectsOfAClusterAsItSays(t *testing.T)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"apply", "-k", "crds/manifests"}, {"wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"}} {
+	// Who deletes namespaces would be deleting still when the next case makes them again.
+	if err := plane.ControllerManager.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"apply", "-k", "crds/manifests"}, {"apply", "-f", "daemonset/namespace.yaml", "-f", "daemonset/webhook/rbac.yaml"},
+		{"wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"}} {
 		if _, _, err := plane.Kubectl(ctx, args...); err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +72,11 @@ func TestEveryCaseOfTheTableIsDecidedFromObjectsOfAClusterAsItSays(t *testing.T)
 		t.Fatal(err)
 	}
 	defer clients.Close()
-	w := &tabled{ctx, clients, make(map[string]schema.GroupVersionResource)}
+	kubeconfig, err := plane.WriteKubeconfig("webhook", "system:serviceaccount:horkos-system:horkos-webhook", "system:serviceaccounts", "system:authenticated")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &tabled{ctx, clients, make(map[string]schema.GroupVersionResource), newAsked(t, kubeconfig)}
 	list, err := clients.Objects.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -102,13 +114,14 @@ func TestEveryCaseOfTheTableIsDecidedFromObjectsOfAClusterAsItSays(t *testing.T)
 	if ran < 200 {
 		t.Errorf("%d cases ran, want 200 at least", ran)
 	}
+	w.webhook.told(t, ran, 200)
 }
 
 // errStored is in the chain of the error about what the API server does not store.
 var errStored = errors.New("the API server refuses it")
 
-// decide applies the objects of a case and decides by what a node would have of them. The
-// error says why the case cannot be of a cluster.
+// decide applies the objects of a case and decides by what a node would have of them, and
+// asks a webhook. The error says why the case cannot be of a cluster.
 func (w *tabled) decide(t *testing.T, c cases.Case) error {
 	at := time.Now()
 	manifests, err := c.Manifests(at)
@@ -139,8 +152,34 @@ func (w *tabled) decide(t *testing.T, c cases.Case) error {
 			declared[o.GetName()] = true
 		}
 	}
+	ask := func() {}
+	if why := w.notForAWebhook(c, manifests, declared); why != "" {
+		w.webhook.left[why]++
+	} else {
+		ask = w.webhook.start(t, &c)
+	}
+	defer ask() // it starts meanwhile
+	w.node(t, c, at, declared)
+	return nil
+}
+
+// notForAWebhook says why a case cannot be asked of a webhook.
+func (w *tabled) notForAWebhook(c cases.Case, manifests []byte, declared map[string]bool) string {
+	if why := c.OnlyOnANode(manifests); why != "" {
+		return why
+	}
+	if ns := c.Request.Namespace; !declared[ns] && bytes.Contains(manifests, []byte("namespaceSelector")) {
+		if _, err := w.clients.Metadata.Resource(w.plurals[crds.KindNamespace]).Get(w.ctx, ns, metav1.GetOptions{}); err == nil {
+			return "a namespace that nothing is known of"
+		}
+	}
+	return ""
+}
+
+// node decides by what a node would have of the objects of a case.
+func (w *tabled) node(t *testing.T, c cases.Case, at time.Time, declared map[string]bool) {
 	set := w.followed(t)
-	// Namespaces outlive the case that made them.
+	// The namespaces of other objects are there too, and some are always.
 	set.Objects = slices.DeleteFunc(slices.Clone(set.Objects), func(o crds.Object) bool {
 		return o.Kind == crds.KindNamespace && !declared[o.Name]
 	})
@@ -170,7 +209,6 @@ func (w *tabled) decide(t *testing.T, c cases.Case) error {
 	if dec.Result != c.Want.Result || dec.Reason != c.Want.Reason {
 		t.Errorf("got %s %s, want %s %s\n%s", dec.Result, dec.Reason, c.Want.Result, c.Want.Reason, dec.Message())
 	}
-	return nil
 }
 
 // getter is the clients as a cluster's source asks them.
@@ -238,6 +276,9 @@ func (w *tabled) followed(t *testing.T) crds.Set {
 	}
 }
 
+// lasting are namespaces that nobody can delete.
+var lasting = map[string]bool{"default": true, "kube-system": true, "kube-public": true, "kube-node-lease": true, "horkos-system": true}
+
 // empty removes everything that a case has applied.
 func (w *tabled) empty(t *testing.T) {
 	for kind, resource := range w.plurals {
@@ -254,4 +295,32 @@ func (w *tabled) empty(t *testing.T) {
 			}
 		}
 	}
+	if err := w.emptyNamespaces(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// emptyNamespaces removes the namespaces that a case has made, and what it has said of others.
+func (w *tabled) emptyNamespaces() error {
+	namespaces := w.clients.Objects.Resource(w.plurals[crds.KindNamespace])
+	list, err := namespaces.List(w.ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, o := range list.Items {
+		bare := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": o.GetName()}}}
+		if lasting[o.GetName()] {
+			if _, err := namespaces.Apply(w.ctx, o.GetName(), bare, metav1.ApplyOptions{FieldManager: "test", Force: true}); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := namespaces.Delete(w.ctx, o.GetName(), metav1.DeleteOptions{}); err != nil {
+			return err
+		}
+		if _, err := namespaces.Update(w.ctx, bare, metav1.UpdateOptions{}, "finalize"); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,7 @@ func (f *reviewed) begin(args ...string) {
 	defer out.Close()
 	f.cmd = exec.Command(f.run.Program("horkos"), append([]string{"webhook", "--kubeconfig", kubeconfig, "--address", f.address, "--health-address", f.health,
 		"--tls-name", "127.0.0.1", "--state-dir", filepath.Join(f.run.Dir, "webhook"), "--shutdown-delay", "100ms", "--default-action", "allow"}, args...)...)
+	f.cmd.Env = append(os.Environ(), "GOMEMLIMIT=160MiB") // as in its manifest
 	f.cmd.Stdout, f.cmd.Stderr = out, out
 	if err := f.cmd.Start(); err != nil {
 		f.Fatal(err)
@@ -188,6 +191,19 @@ spec: {patterns: [{namePattern: "registry*.*.aliyuncs.com/acs/*"}]}
 			return err
 		})
 	}
+
+	f.eventually("the metrics tell which policies are in force, and since when that is known", func() error {
+		response, err := http.Get("http://" + f.health + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err == nil && !regexp.MustCompile(`(?s)horkos_objects_synced_timestamp_seconds\{layer="cluster"\} 1\.\d+e\+09.*horkos_policy_revision_info\{revision="[0-9a-f]{12}"\} 1`).Match(text) {
+			err = fmt.Errorf("they are\n%s", text)
+		}
+		return err
+	})
 
 	f.end()
 	refused("error: failed to create deployment: Internal error occurred: failed calling webhook", "create", "deployment", "away", "--image="+image)

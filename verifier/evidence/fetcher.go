@@ -136,12 +136,12 @@ func (f *Fetcher) postpone(namespace string, q Question) {
 // ErrBusy: more questions wait than there is room for.
 var ErrBusy = errors.New("too many questions wait to be answered")
 
-// Ask has questions answered and waits until they are, or failed. The error is that of
-// the context, or ErrBusy.
-func (f *Fetcher) Ask(ctx context.Context, questions []Question) error {
+// Ask has questions answered for a namespace, empty for all of them, and waits until they
+// are, or failed. The error is that of the context, or ErrBusy.
+func (f *Fetcher) Ask(ctx context.Context, namespace string, questions []Question) error {
 	var all []*flight
 	for _, q := range questions {
-		flights, ok := f.want("", q)
+		flights, ok := f.want(namespace, q)
 		if !ok {
 			return ErrBusy
 		}

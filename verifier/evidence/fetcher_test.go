@@ -147,7 +147,7 @@ func TestAQuestionIsAskedOnceHoweverManyWantIt(t *testing.T) {
 		for n := range 50 {
 			f.Want(fmt.Sprint(n), []Question{about(1)})
 			wait.Go(func() {
-				if err := f.Ask(t.Context(), []Question{about(1)}); err != nil {
+				if err := f.Ask(t.Context(), "", []Question{about(1)}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -213,11 +213,11 @@ func TestASourceThatHangsIsGivenUpAndHoldsUpNobodyElse(t *testing.T) {
 			f.Want("noisy", []Question{about(n)})
 		}
 		start := time.Now()
-		if err := f.Ask(t.Context(), []Question{folder}); err != nil || time.Since(start) > 0 {
+		if err := f.Ask(t.Context(), "", []Question{folder}); err != nil || time.Since(start) > 0 {
 			t.Errorf("the folder was asked for %s, %v", time.Since(start), err)
 		}
 		f.Want("quiet", []Question{about(1000)})
-		if err := f.Ask(t.Context(), []Question{about(1000)}); err != nil {
+		if err := f.Ask(t.Context(), "", []Question{about(1000)}); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(start); took > 20*time.Second {
@@ -241,7 +241,7 @@ func TestASourceThatHangsIsGivenUpAndHoldsUpNobodyElse(t *testing.T) {
 
 func TestASourceThatPanicsHasFailed(t *testing.T) {
 	fetch(t, Terms{Fresh: time.Minute}, func(context.Context, Question) ([]Attestation, error) { panic("bug") }, func(t *testing.T, f *fetching) {
-		if err := f.Ask(t.Context(), []Question{about(1)}); err != nil {
+		if err := f.Ask(t.Context(), "", []Question{about(1)}); err != nil {
 			t.Error(err)
 		}
 		if got := f.memory.Lookup(about(1)); got.State != Failed || !strings.Contains(got.Problem, "bug") {
@@ -316,13 +316,13 @@ func TestAPanicWhileVerifyingEndsNothing(t *testing.T) {
 		f.mu.Lock()
 		f.panics = true
 		f.mu.Unlock()
-		if err := f.Ask(t.Context(), []Question{about(1)}); err != nil {
+		if err := f.Ask(t.Context(), "", []Question{about(1)}); err != nil {
 			t.Error(err)
 		}
 		f.mu.Lock()
 		f.panics = false
 		f.mu.Unlock()
-		if err := f.Ask(t.Context(), []Question{about(2)}); err != nil || len(f.settledSoFar()) == 0 {
+		if err := f.Ask(t.Context(), "", []Question{about(2)}); err != nil || len(f.settledSoFar()) == 0 {
 			t.Errorf("settled %v, %v", f.settledSoFar(), err)
 		}
 	})
@@ -333,7 +333,7 @@ func TestASweepIsDueWhenAnAnswerIsNotFreshAnyMore(t *testing.T) {
 		if f.Due() {
 			t.Error("due though nothing was asked")
 		}
-		if err := f.Ask(t.Context(), []Question{about(1), about(2)}); err != nil {
+		if err := f.Ask(t.Context(), "", []Question{about(1), about(2)}); err != nil {
 			t.Fatal(err)
 		}
 		if time.Sleep(time.Minute - 1); f.Due() {
@@ -349,7 +349,7 @@ func TestAskEndsWithItsContext(t *testing.T) {
 	fetch(t, Terms{Fresh: time.Minute}, hangs, func(t *testing.T, f *fetching) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := f.Ask(ctx, []Question{about(1)}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := f.Ask(ctx, "", []Question{about(1)}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -367,7 +367,7 @@ func TestOfTooMuchIsKeptWhatTheKeysOfThePoliciesCouldHaveSigned(t *testing.T) {
 		return append(all, one("good-release", "release", 0)), nil
 	}
 	fetch(t, Terms{Fresh: time.Minute}, flood, func(t *testing.T, f *fetching) {
-		if err := f.Ask(t.Context(), []Question{about(1)}); err != nil {
+		if err := f.Ask(t.Context(), "", []Question{about(1)}); err != nil {
 			t.Fatal(err)
 		}
 		got := f.memory.Lookup(about(1)).Attestations
@@ -389,7 +389,7 @@ func TestWhatIsKeptOfAnAnswerIsBoundedInBytes(t *testing.T) {
 		return all, nil
 	}
 	fetch(t, Terms{Fresh: time.Minute}, huge, func(t *testing.T, f *fetching) {
-		if err := f.Ask(t.Context(), []Question{about(1)}); err != nil {
+		if err := f.Ask(t.Context(), "", []Question{about(1)}); err != nil {
 			t.Fatal(err)
 		}
 		r, _ := f.memory.record(about(1))

@@ -131,7 +131,7 @@ func TestAskSaysWhenTooManyQuestionsWait(t *testing.T) {
 		for n := range 2 * maxShare {
 			many = append(many, about(n))
 		}
-		if err := f.Ask(t.Context(), many); !errors.Is(err, ErrBusy) {
+		if err := f.Ask(t.Context(), "", many); !errors.Is(err, ErrBusy) {
 			t.Errorf("got %v", err)
 		}
 	})
