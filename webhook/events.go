@@ -55,9 +55,9 @@ type events struct {
 
 // eventShare is what a namespace has told, and may tell.
 type eventShare struct {
-	left float64
-	at   time.Time
-	told map[[sha256.Size]byte]time.Time
+	left, glass float64 // of refusals, and of broken glass
+	at          time.Time
+	told        map[[sha256.Size]byte]time.Time
 }
 
 func newEvents(client func() (dynamic.Interface, error), instance string, metrics *Metrics, log *slog.Logger, now func() time.Time) *events {
@@ -94,20 +94,23 @@ func (e *events) may(event admission.Event) (tell, dropped bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.now()
+	broken := event.Reason == admission.BreakglassAdmission
 	share := e.share(event.Namespace, now)
 	if share == nil {
-		return false, true
+		return broken, !broken
 	}
 	key := eventKey(event)
 	if at, ok := share.told[key]; ok && now.Sub(at) < eventsAgain {
 		return false, false
 	}
-	if event.Reason != admission.BreakglassAdmission { // by few, who are trusted
-		if share.left < 1 {
-			return false, true
-		}
-		share.left--
+	left := &share.left
+	if broken { // a token may have spread
+		left = &share.glass
 	}
+	if *left < 1 {
+		return false, true
+	}
+	*left--
 	for key, at := range share.told {
 		if now.Sub(at) >= eventsAgain {
 			delete(share.told, key)
@@ -133,11 +136,11 @@ func (e *events) share(namespace string, now time.Time) *eventShare {
 		if len(e.shares) >= eventsNamespaces {
 			return nil
 		}
-		s = &eventShare{left: eventsShare, at: now, told: make(map[[sha256.Size]byte]time.Time)}
+		s = &eventShare{left: eventsShare, glass: eventsShare, at: now, told: make(map[[sha256.Size]byte]time.Time)}
 		e.shares[namespace] = s
 	}
-	s.left = min(eventsShare, s.left+max(0, float64(now.Sub(s.at))/float64(eventsRefill)))
-	s.at = now
+	more := max(0, float64(now.Sub(s.at))/float64(eventsRefill))
+	s.left, s.glass, s.at = min(eventsShare, s.left+more), min(eventsShare, s.glass+more), now
 	return s
 }
 

@@ -105,6 +105,24 @@ func TestNoFloodOfRefusalsHidesABrokenGlass(t *testing.T) {
 	if len(e.glass) != 1 {
 		t.Error("the broken glass is not told of")
 	}
+	glass.Namespace = "one-too-many"
+	if e.Tell(glass); len(e.glass) != 2 {
+		t.Error("it is not told of, of a namespace for which there is no room")
+	}
+}
+
+func TestATokenThatSpreadsHidesNoOtherBrokenGlass(t *testing.T) {
+	e := newTeller("a", nil)
+	glass := denial("greedy", "")
+	glass.Reason = admission.BreakglassAdmission
+	for i := range 10 * eventsWaiting {
+		glass.Name = fmt.Sprint("pod-", i)
+		e.Tell(glass)
+	}
+	glass.Namespace = "shop"
+	if e.Tell(glass); len(e.glass) != eventsShare+1 {
+		t.Errorf("%d are told, want %d of the one and that of the other", len(e.glass), eventsShare)
+	}
 }
 
 func TestANewNamespaceIsToldOfWhenOthersWereQuiet(t *testing.T) {

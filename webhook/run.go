@@ -117,7 +117,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	}
 	p.take(kept)
 	records, err := audit.Open(audit.Options{Path: filepath.Join(config.StateDir, "audit.log"), Node: config.Name,
-		MaxBytes: audit.DefaultMaxBytes, MaxFiles: 1, OnHead: func(seq uint64, _ string) { gates.AuditHead.Set(float64(seq)) }, Log: log, Now: time.Now})
+		OnHead: func(seq uint64, _ string) { gates.AuditHead.Set(float64(seq)) }, Log: log, Now: time.Now})
 	if err != nil {
 		return err
 	}

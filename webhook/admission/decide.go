@@ -73,9 +73,10 @@ func (h *Handler) understand(m *matter, r *request) (ours bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	m.Wrote = true
 	if m.Operation == "UPDATE" {
-		unchanged, err := o.unchanged(kind, at, m.Namespace, &all, r.OldObject)
-		if err != nil || unchanged {
+		var same bool
+		if same, m.Wrote, err = o.since(kind, at, m.Namespace, &all, r.OldObject); err != nil || same {
 			return false, err
 		}
 	}

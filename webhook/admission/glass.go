@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/horkos/horkos/verifier"
 )
@@ -48,12 +49,24 @@ func (h *Handler) breakglass(ctx context.Context, m *matter, dec verifier.Decisi
 	switch {
 	case glass.Broken:
 		m.brokenBy = clip(printable(m.User.Username), maxName) + ": " + clip(printable(glass.Reason), maxReason)
+		if !m.DryRun {
+			// The record is on a volume that goes with the pod.
+			h.Shell.Log.Warn("let through by breakglass", "namespace", m.Namespace, "object", m.title(), "by", m.brokenBy, "images", strings.Join(clipAll(m.Images), " "))
+		}
 		letThrough(&dec, m.brokenBy)
 		return dec, &before
 	case glass.Refused != "":
 		noted(&dec, verifier.Check{Result: verifier.Denied, Reason: verifier.Breakglass, Detail: clip(printable(glass.Refused), maxRefused)})
 	}
 	return dec, nil
+}
+
+// clipAll are as many images as a line of a log holds.
+func clipAll(images []string) (all []string) {
+	for _, name := range images[:min(len(images), 8)] {
+		all = append(all, clip(printable(name), maxName))
+	}
+	return all
 }
 
 // letThrough allows each image that would be denied, and says by whom.

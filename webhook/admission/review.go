@@ -40,6 +40,10 @@ type Review struct {
 	Breakglass string
 	Images     []string
 
+	// Wrote: the request itself wrote that annotation. On an update it may have been there, by
+	// somebody who has no right to it.
+	Wrote bool
+
 	// Denied are those of the images that would be denied, where breakglass is asked.
 	Denied []Denied
 }

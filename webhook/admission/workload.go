@@ -219,19 +219,21 @@ func (i *images) same(old *images) bool {
 	return true
 }
 
-// unchanged tells whether an update of an object to this one, with these images, leaves what
-// is decided on as it is. Without the old object there is nothing to compare with. What was
-// passed as a node's mirror is decided on once it is one no more.
-func (o *object) unchanged(kind Kind, at place, namespace string, all *images, old json.RawMessage) (bool, error) {
+// since compares an update of an object to this one, with these images, to what was there.
+// Same: it leaves what is decided on as it is; what was passed as a node's mirror is decided on
+// once it is one no more. Wrote: it writes the annotation of breakglass. Without the old object
+// there is nothing to compare with: neither.
+func (o *object) since(kind Kind, at place, namespace string, all *images, old json.RawMessage) (same, wrote bool, err error) {
 	if len(old) == 0 || string(old) == "null" {
-		return false, nil
+		return false, false, nil
 	}
 	before, images, err := read(kind, at, old)
 	if err != nil {
-		return false, fmt.Errorf("the old object: %w", err)
+		return false, false, fmt.Errorf("the old object: %w", err)
 	}
-	noMore := before.Metadata.Annotations.Mirror != nil && o.Metadata.Annotations.Mirror == nil
-	return all.same(&images) && !noMore, before.in(namespace)
+	was, is := &before.Metadata.Annotations, &o.Metadata.Annotations
+	noMore := was.Mirror != nil && is.Mirror == nil
+	return all.same(&images) && !noMore, was.Breakglass != is.Breakglass, before.in(namespace)
 }
 
 // in holds an object to the namespace of the request.

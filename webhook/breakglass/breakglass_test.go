@@ -251,7 +251,7 @@ func TestWhoMayBreakTheGlass(t *testing.T) {
 			// The right of controllers, where they have it, counts for nothing.
 			r := &rights{may: map[string]bool{"admin": true, account.Username: true, "x": true, manager.Username: true}}
 			j := NewJudge(fixedKey{}, r, func() time.Time { return noon })
-			got := j.Judge(t.Context(), admission.Review{User: tt.user, Namespace: "shop", Breakglass: tt.text, Images: []string{cart}, Denied: denied(tt.denied...)})
+			got := j.Judge(t.Context(), admission.Review{User: tt.user, Namespace: "shop", Wrote: true, Breakglass: tt.text, Images: []string{cart}, Denied: denied(tt.denied...)})
 			want := admission.Glass{Broken: tt.want != "", Reason: tt.want}
 			if strings.HasPrefix(tt.want, "user ") {
 				want = admission.Glass{Refused: tt.want}
@@ -282,7 +282,7 @@ func TestBreakglassNeverPassesWhatIsRevokedOrCouldBe(t *testing.T) {
 		} {
 			for kind, text := range map[string]string{"a reason": "INC-7", "a token": minted(t, Token{Namespace: "shop", Images: []string{cart, "first:1"}, Reason: "INC-7", Minted: noon.Unix(), Expires: noon.Unix() + 60})} {
 				r := &rights{may: map[string]bool{"admin": true}}
-				got := NewJudge(fixedKey{}, r, func() time.Time { return noon }).Judge(t.Context(), admission.Review{User: admin, Namespace: "shop", Breakglass: text, Denied: images})
+				got := NewJudge(fixedKey{}, r, func() time.Time { return noon }).Judge(t.Context(), admission.Review{User: admin, Namespace: "shop", Wrote: true, Breakglass: text, Denied: images})
 				if got.Broken == never[reason] || (never[reason] && (got.Refused == "" || r.asked > 0)) {
 					t.Errorf("%s, %s, by %s: %+v", reason, name, kind, got)
 				}
@@ -325,7 +325,7 @@ func TestWhatFailsIsNoRightAndItsCauseIsForTheLogAlone(t *testing.T) {
 				end()
 			}
 			defer end()
-			got := NewJudge(tt.keys, tt.may, func() time.Time { return noon }).Judge(ctx, admission.Review{User: tt.user, Namespace: "shop", Breakglass: tt.text, Denied: denied(cart)})
+			got := NewJudge(tt.keys, tt.may, func() time.Time { return noon }).Judge(ctx, admission.Review{User: tt.user, Namespace: "shop", Wrote: true, Breakglass: tt.text, Denied: denied(cart)})
 			if got.Broken || got.Reason != "" || !strings.Contains(got.Refused, tt.want) || strings.Contains(got.Refused, "10.0.0.1") || (tt.log && !strings.Contains(fmt.Sprint(got.Err), "10.0.0.1")) {
 				t.Errorf("%+v", got)
 			}
@@ -350,7 +350,7 @@ func TestAUserWhoAsksAllTheTimeKeepsNobodyElseFromAsking(t *testing.T) {
 	slow := &slowRights{make(chan struct{}, 100), make(chan struct{})}
 	j := NewJudge(fixedKey{}, slow, func() time.Time { return noon })
 	ask := func(name string) admission.Glass {
-		return j.Judge(t.Context(), admission.Review{User: admission.User{Username: name}, Namespace: "shop", Breakglass: "true", Denied: denied(cart)})
+		return j.Judge(t.Context(), admission.Review{User: admission.User{Username: name}, Namespace: "shop", Wrote: true, Breakglass: "true", Denied: denied(cart)})
 	}
 	var all sync.WaitGroup
 	for range atOnce {

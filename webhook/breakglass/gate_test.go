@@ -71,16 +71,30 @@ func newDoor(t *testing.T, may ...string) *door {
 // create asks for a pod in namespace shop, with the annotation, and gives the message of a denial.
 func (d *door) create(user, annotation string, images ...string) (message string, allowed bool) {
 	d.t.Helper()
+	return d.review("CREATE", user, d.podOf(annotation, images...), nil)
+}
+
+// podOf is a pod with an annotation; empty: without it.
+func (d *door) podOf(annotation string, images ...string) map[string]any {
 	d.created++
+	annotations := make(map[string]string)
+	if annotation != "" {
+		annotations[Annotation] = annotation
+	}
 	var containers []map[string]string
 	for _, name := range images {
 		containers = append(containers, map[string]string{"name": "c", "image": name})
 	}
+	return map[string]any{"apiVersion": "v1", "kind": "Pod", "spec": map[string]any{"containers": containers},
+		"metadata": map[string]any{"name": "cart", "uid": fmt.Sprint(d.created), "annotations": annotations}}
+}
+
+func (d *door) review(operation, user string, object, old map[string]any) (message string, allowed bool) {
+	d.t.Helper()
 	body, err := json.Marshal(map[string]any{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": map[string]any{
-		"uid": "u-1", "operation": "CREATE", "namespace": "shop", "name": "cart", "userInfo": map[string]any{"username": user},
+		"uid": "u-1", "operation": operation, "namespace": "shop", "name": "cart", "userInfo": map[string]any{"username": user},
 		"kind": map[string]string{"version": "v1", "kind": "Pod"}, "resource": map[string]string{"version": "v1", "resource": "pods"},
-		"object": map[string]any{"apiVersion": "v1", "kind": "Pod", "spec": map[string]any{"containers": containers},
-			"metadata": map[string]any{"name": "cart", "uid": fmt.Sprint(d.created), "annotations": map[string]string{Annotation: annotation}}},
+		"object": object, "oldObject": old,
 	}})
 	if err != nil {
 		d.t.Fatal(err)
@@ -190,6 +204,29 @@ func TestARevokedImageIsNotLetThroughByBreakglassNorWhatComesWithIt(t *testing.T
 	}
 	if message, ok := d.create("alice", "INC-7", cart, "Not/A/Name"); ok || !strings.Contains(message, "user alice cannot let through what may be revoked (ImageUnbound): image Not/A/Name") {
 		t.Errorf("%t, %q", ok, message)
+	}
+}
+
+func TestNobodysRightIsBorrowedByTheAuthorOfAPod(t *testing.T) {
+	d := newDoor(t, "alice")
+	const other = "registry.example.com/shop/cart:1"
+	for name, tt := range map[string]struct {
+		was, is string
+		want    bool
+	}{
+		"a reason that was there before":           {"true", "true", false},
+		"a token that does not count, from before": {prefix + "x", prefix + "x", false},
+		"a reason that comes with the image":       {"", "INC-7", true},
+		"another reason in place of the author's":  {"true", "INC-7", true},
+		"a token that was there before":            {minted(t, aToken()), minted(t, aToken()), true},
+	} {
+		message, ok := d.review("UPDATE", "alice", d.podOf(tt.is, cart), d.podOf(tt.was, other))
+		if ok != tt.want || (!ok && !strings.Contains(message, "user alice did not write the annotation in this request")) {
+			t.Errorf("%s: %t, %q", name, ok, message)
+		}
+	}
+	if _, ok := d.review("UPDATE", "alice", d.podOf("INC-7", cart), nil); ok {
+		t.Error("a reason of which nobody knows whether it was there before")
 	}
 }
 

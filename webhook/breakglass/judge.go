@@ -7,7 +7,9 @@
 // It stands in for attestations and policies, and for nothing else: what is revoked is never
 // let through, nor anything of which it was not found out whether it is, because the image
 // could not be tied down, or the verifier failed or ran out of time. One such image is
-// enough. What is let through and cannot be recorded is denied by the gate, as ever.
+// enough. (What a tag stands for only a node can tell, and whether that is revoked.) On an
+// update a user's reason counts only if the same request wrote it: the author of a pod must not
+// borrow the right of whoever changes it. What is let through and cannot be recorded is denied by the gate, as ever.
 package breakglass
 
 import (
@@ -106,11 +108,17 @@ func (j *Judge) judge(ctx context.Context, r *admission.Review, text string) (re
 	if err := checkReason(text, maxText); err != nil {
 		return "", fmt.Errorf("gave a reason that cannot be recorded: %w", err)
 	}
+	if !r.Wrote {
+		return "", errNotWritten
+	}
 	if err := j.right(ctx, r.User); err != nil {
 		return "", fmt.Errorf("%w; ask who may, or for a token: horkos breakglass", err)
 	}
 	return text, nil
 }
+
+// errNotWritten is why a reason that was there before does not count.
+var errNotWritten = errors.New("did not write the annotation in this request, and it may be somebody else's: write it in the patch that changes the image, or use a token of horkos breakglass")
 
 // passable tells whether all that would be denied may be let through at all.
 func passable(denied []admission.Denied) error {
@@ -152,6 +160,9 @@ func (j *Judge) withToken(ctx context.Context, r *admission.Review, text string)
 	another := fmt.Errorf("needs another token, of horkos breakglass: %w", err)
 	if isController(r.User) {
 		return "", another
+	}
+	if !r.Wrote {
+		return "", fmt.Errorf("%w, and %w", errNotWritten, another)
 	}
 	if noRight := j.right(ctx, r.User); noRight != nil {
 		return "", fmt.Errorf("%w, and %w", noRight, another)
