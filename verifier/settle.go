@@ -3,6 +3,7 @@ package verifier
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/horkos/horkos/verifier/attestation"
 	"github.com/horkos/horkos/verifier/evidence"
@@ -113,12 +114,6 @@ const maxForNamespace = 64
 // arithmetic, possibly much of it, and belongs outside the create callback; it stops with
 // the context, and goes on from there the next time.
 func Settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace string, q evidence.Question) error {
-	_, err := settle(ctx, snap, ev, namespace, q)
-	return err
-}
-
-// settle tells whether it remembered anything new.
-func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace string, q evidence.Question) (more bool, err error) {
 	attestations := ev.Lookup(q).Attestations
 	spent := make(map[string]int) // by namespace
 	for _, a := range authorities(snap, namespace, attestations) {
@@ -141,14 +136,13 @@ func settle(ctx context.Context, snap *policy.Snapshot, ev Evidence, namespace s
 				out.Statement.Identity = q.Identity // one text in memory and not two, for every image of a node
 			}
 			ev.Remember(a.Namespace, key.Key, env, out)
-			more = true
 			return true
 		})
 	}
 	if err := ctx.Err(); err != nil {
-		return more, fmt.Errorf("verify the signatures about %s: %w", q.Identity, err)
+		return fmt.Errorf("verify the signatures about %s: %w", q.Identity, err)
 	}
-	return more, nil
+	return nil
 }
 
 // verify is the arithmetic. A panic in it, which would come again at every try, is one of
@@ -190,26 +184,36 @@ func authorities(snap *policy.Snapshot, namespace string, attestations []evidenc
 	return all
 }
 
-// maxRounds bounds how often Verify gathers and decides again.
+// maxRounds bounds how often a gate that may wait gathers and decides again.
 const maxRounds = 4
 
-// Verify decides as Decide does, for gates that may wait: what is missing is settled and
-// the request decided again, as long as that tells anything new.
-func (d *Decider) Verify(ctx context.Context, req *Request, snap *policy.Snapshot, ev Evidence) (Decision, error) {
-	dec := d.Decide(req, snap, ev)
+// Rounds is how gates decide that may wait: what a decision misses is gathered and the request
+// decided again, while that tells anything new, and twice at least, since what is answered
+// first may be verified when it is gathered again, and others gather, too. Of an error of
+// gather the decision before it is given with it.
+func Rounds(decide func() Decision, gather func(missing []evidence.Question) error) (Decision, error) {
+	dec := decide()
 	for round := 1; round < maxRounds && len(dec.Missing) > 0; round++ {
-		news := false
-		for _, q := range dec.Missing {
-			more, err := settle(ctx, snap, ev, req.Namespace, q)
-			if err != nil {
-				return dec, err
-			}
-			news = news || more
+		before := dec.Missing
+		if err := gather(before); err != nil {
+			return dec, err
 		}
-		if !news {
-			return dec, nil
+		if dec = decide(); round > 1 && slices.Equal(before, dec.Missing) {
+			break
 		}
-		dec = d.Decide(req, snap, ev)
 	}
 	return dec, nil
+}
+
+// Verify decides as Decide does, for gates that have all there is to know at hand: what is
+// missing is settled, in Rounds.
+func (d *Decider) Verify(ctx context.Context, req *Request, snap *policy.Snapshot, ev Evidence) (Decision, error) {
+	return Rounds(func() Decision { return d.Decide(req, snap, ev) }, func(missing []evidence.Question) error {
+		for _, q := range missing {
+			if err := Settle(ctx, snap, ev, req.Namespace, q); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -21,19 +21,14 @@ var (
 	errNoMemory = errors.New("too many bytes at once")
 )
 
-// largeBody is from where on a body is handled alone: to read what is in it takes many times
-// its size for a moment.
-const largeBody = 512 << 10
-
 // bounded calls a handler with whole bodies, so many and so large as there is room for, and
 // answers for it when it fails. No answer that it makes by itself is one of status 200.
 type bounded struct {
 	handler  http.Handler
 	limits   Limits
 	requests *shares
-	bytes    *shares       // of all bodies, but of the beginning of each
-	large    chan struct{} // held while one that is large is handled
-	leaving  atomic.Bool   // connections are to be given up by the clients
+	bytes    *shares     // of all bodies, but of the beginning of each
+	leaving  atomic.Bool // connections are to be given up by the clients
 	metrics  *Metrics
 	log      *slog.Logger
 }
@@ -66,15 +61,6 @@ func (b *bounded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), b.timeout(r))
 	defer cancel()
-	if len(body) > largeBody {
-		select {
-		case b.large <- struct{}{}:
-			defer func() { <-b.large }()
-		case <-ctx.Done():
-			b.refuse(w, http.StatusTooManyRequests, causeMemory, "too many large bodies at once, try again")
-			return
-		}
-	}
 	r = r.WithContext(ctx)
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	b.answer(w, r)

@@ -91,28 +91,25 @@ func (s *seen) get() (object *unstructured.Unstructured, known bool) {
 	return s.object, s.listed
 }
 
-func (s *seen) set(obj any) error {
+func (s *seen) set(obj any, listed bool) error {
 	object, _ := obj.(*unstructured.Unstructured) // the reflector's type; no other comes
 	s.mu.Lock()
-	s.object = object
+	s.object, s.listed = object, s.listed || listed
 	s.mu.Unlock()
 	s.changed()
 	return nil
 }
 
-func (s *seen) Add(obj any) error    { return s.set(obj) }
-func (s *seen) Update(obj any) error { return s.set(obj) }
-func (s *seen) Delete(any) error     { return s.set(nil) }
+func (s *seen) Add(obj any) error    { return s.set(obj, false) }
+func (s *seen) Update(obj any) error { return s.set(obj, false) }
+func (s *seen) Delete(any) error     { return s.set(nil, false) }
 func (s *seen) Resync() error        { return nil }
 
 func (s *seen) Replace(list []any, _ string) error {
-	s.mu.Lock()
-	s.listed = true
-	s.mu.Unlock()
 	if len(list) == 0 {
-		return s.set(nil)
+		return s.set(nil, true)
 	}
-	return s.set(list[0])
+	return s.set(list[0], true)
 }
 
 // follow watches the one object of a name until the context ends. RBAC by that name allows

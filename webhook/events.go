@@ -184,6 +184,7 @@ func (e *events) Run(ctx context.Context) error {
 func (e *events) tell(ctx context.Context, event admission.Event) {
 	for _, namespace := range namespacesOf(event) {
 		if err := e.limit.Wait(ctx); err != nil {
+			e.metrics.events.WithLabelValues("dropped").Inc()
 			return
 		}
 		e.write(ctx, namespace, event)
@@ -229,6 +230,9 @@ func eventObject(instance, namespace string, event admission.Event) *unstructure
 		note = strings.ToValidUTF8(note[:maxEventNote-3], "") + "..."
 	}
 	regarding := map[string]any{"apiVersion": event.APIVersion, "kind": event.Kind, "name": event.Name}
+	if event.UID != "" { // by which kubectl describe looks for it
+		regarding["uid"] = event.UID
+	}
 	if event.Namespace != "" {
 		regarding["namespace"] = event.Namespace
 	}

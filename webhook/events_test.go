@@ -154,6 +154,10 @@ func TestTwoReplicasThatTellTheSameGiveItOneName(t *testing.T) {
 			t.Errorf("one %s has the same name", what)
 		}
 	}
+	event.UID = "u-1"
+	if uid := eventObject("a", "shop", event).Object["regarding"].(map[string]any)["uid"]; uid != "u-1" {
+		t.Errorf("it is regarding %v: kubectl describe looks by the uid", uid)
+	}
 	if n := namespacesOf(event); len(n) != 2 || n[0] != "kube-system" || n[1] != "shop" {
 		t.Errorf("it is written into %q", n)
 	}

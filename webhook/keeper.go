@@ -76,6 +76,7 @@ type Keeper struct {
 	trusted *pair                           // what is shown, if API servers were taken to know its authority
 	tries   int
 	told    string
+	unasked bool // no configuration is there
 
 	held     atomic.Pointer[pair]
 	shown    atomic.Pointer[tls.Certificate]
@@ -439,6 +440,16 @@ func (k *Keeper) early() bool {
 	return k.held.Load() != k.trusted && len(k.inAll()) > 1 && k.options.Now().Before(k.options.Schedule.made(k.heldBy).Add(k.options.Schedule.Settle))
 }
 
+// alone says once that there is no configuration to tell whom to believe: it may come yet, or
+// bear another name.
+func (k *Keeper) alone(is bool) {
+	if is && !k.unasked {
+		k.options.Log.Warn("there is no ValidatingWebhookConfiguration of that name: no API server is told whom to believe",
+			"names", strings.Join(k.options.Configurations, ", "))
+	}
+	k.unasked = is
+}
+
 // review tells why the server is not ready, and says each error once.
 func (k *Keeper) review(err error) {
 	var problems []string
@@ -453,7 +464,9 @@ func (k *Keeper) review(err error) {
 		k.told = ""
 		k.options.Metrics.failing.Set(0)
 	}
-	switch bundles, known := k.bundles(); {
+	bundles, known := k.bundles()
+	k.alone(known && len(bundles) == 0)
+	switch {
 	case k.held.Load() == nil && k.told != "":
 		problems = []string{"no certificate is shown: " + k.told}
 	case k.held.Load() == nil:

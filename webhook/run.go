@@ -65,6 +65,10 @@ type Config struct {
 // maxReview bounds a review in bytes: it can hold an object of etcd's 1.5 MiB twice.
 const maxReview = 8 << 20
 
+// attestedSince is how long at most an image that nothing was known of is taken for such:
+// whoever attests it applies the attestation and then the pod.
+const attestedSince = 5 * time.Second
+
 // What is asked of the API server in a second: users wait for it, when a new replica is asked
 // about the pods of a roll-out and knows no image yet.
 const (
@@ -125,6 +129,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	store := evidence.NewStore(memory, evidence.StoreOptions{Dir: filepath.Join(config.StateDir, "evidence"), Node: config.Name, Now: time.Now,
 		OnNode: func() map[image.Identity]bool { return nil }, Log: log})
 	asked := attestations.New(p.server)
+	asked.Terms.Again = attestedSince
 	fetcher := evidence.NewFetcher(evidence.FetcherOptions{
 		Store: store, Sources: []evidence.Asked{asked},
 		Revision: func() string { return p.snapshot.Load().Revision() },
@@ -188,6 +193,8 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 		stopping, stop := context.WithCancel(serving)
 		defer stop()
 		defer context.AfterFunc(ctx, stop)()
+		// Where a part failed, nothing is decided any more: another replica is to be asked at once.
+		defer context.AfterFunc(serving, func() { reviews.Close() })()
 		served <- NewServer(ServerOptions{
 			Handler: handler, Certificates: &p.certificates, Clients: clients, Ready: p.problems,
 			ShutdownDelay: config.ShutdownDelay, Metrics: metrics, Gatherer: registry, Log: log,

@@ -48,7 +48,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Connections: 1024, ConnectionsAddress: 384,
-		Requests: 512, RequestsAddress: 384,
+		Requests: 512, RequestsAddress: 256,
 		Body: 8 << 20, Small: 64 << 10, Bytes: 24 << 20, Header: 16 << 10,
 		Handshake: 5 * time.Second, Read: 10 * time.Second, Handling: 30 * time.Second, Idle: 2 * time.Minute,
 	}
@@ -104,7 +104,7 @@ func NewServer(o ServerOptions) *Server {
 	}
 	return &Server{options: o, bounded: &bounded{handler: o.Handler, limits: o.Limits, metrics: o.Metrics, log: o.Log,
 		bytes:    newShares(o.Limits.Bytes, o.Limits.Bytes),
-		requests: newShares(int64(o.Limits.Requests), int64(o.Limits.RequestsAddress)), large: make(chan struct{}, 1)}}
+		requests: newShares(int64(o.Limits.Requests), int64(o.Limits.RequestsAddress))}}
 }
 
 // Run serves reviews, and health without TLS (nil: not at all), until the context ends and what

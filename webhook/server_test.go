@@ -589,48 +589,6 @@ func TestUsualReviewsFindRoomWhateverOthersHold(t *testing.T) {
 	}
 }
 
-func TestLargeBodiesAreHandledOneByOneAndOthersBeside(t *testing.T) {
-	release, reached := make(chan struct{}), make(chan struct{}, 10)
-	var most, now atomic.Int64
-	h := newHouse(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength > largeBody {
-			if n := now.Add(1); n > most.Load() {
-				most.Store(n)
-			}
-			defer now.Add(-1)
-			reached <- struct{}{}
-			<-release
-		}
-	}))
-	c := h.client()
-	large := strings.Repeat("x", largeBody+1)
-	var all sync.WaitGroup
-	for range 5 {
-		all.Go(func() {
-			if status, text, err := post(c, h.address, large); err != nil || status != http.StatusOK {
-				t.Errorf("a large one: %d %q %v", status, text, err)
-			}
-		})
-	}
-	<-reached
-	if status, _, err := post(c, h.address, strings.Repeat("x", largeBody)); err != nil || status != http.StatusOK {
-		t.Errorf("one that is less: %d %v", status, err)
-	}
-	response, err := c.Post("https://"+h.address+"/?timeout=50ms", "", strings.NewReader(large))
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	if response.StatusCode != http.StatusTooManyRequests || h.refused(causeMemory) != 1 {
-		t.Errorf("one that cannot wait: %s", response.Status)
-	}
-	close(release)
-	all.Wait()
-	if most.Load() != 1 {
-		t.Errorf("%d at once", most.Load())
-	}
-}
-
 // TestClientsEndIdleConnections: API servers do after 90 s. A server that does may be sent a
 // review that is lost.
 func TestClientsEndIdleConnections(t *testing.T) {

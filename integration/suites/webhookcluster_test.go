@@ -70,7 +70,7 @@ func (f *reviewedCluster) part(name string, test func(f *reviewedCluster)) {
 		part, cluster := *f, *f.followed
 		cluster.fixture = x
 		part.followed = &cluster
-		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 		defer cancel()
 		x.ctx = ctx
 		test(&part)
@@ -615,6 +615,9 @@ func (f *reviewedCluster) killed() {
 	}
 	l.end()
 	f.Logf("%d attested pods passed, %d others were denied, %d were refused for want of an answer: %q", l.passed.Load(), l.denied.Load(), l.failures, l.failed)
+	if l.passed.Load() < 20 || l.denied.Load() < 20 {
+		f.Error("that is no load")
+	}
 	if len(l.open) > 0 {
 		f.Errorf("%d pods were let through: %q", len(l.open), l.open)
 	}

@@ -31,8 +31,9 @@ const (
 )
 
 // quickly is a schedule by which all that takes a year takes seconds.
-var quickly = webhook.Schedule{Authority: 9 * time.Second, Serving: 5 * time.Second, Backdate: time.Hour,
-	Overlap: 1500 * time.Millisecond, Retire: time.Second, Settle: 400 * time.Millisecond}
+// A slow machine has seconds for each step.
+var quickly = webhook.Schedule{Authority: 18 * time.Second, Serving: 10 * time.Second, Backdate: time.Hour,
+	Overlap: 2 * time.Second, Retire: 2 * time.Second, Settle: 400 * time.Millisecond}
 
 // tlsRules are all that the certificates need.
 func tlsRules(create bool) (role, clusterRole []any) {
@@ -352,7 +353,7 @@ func TestTheAPIServerBelievesTheWebhookWhateverIsRenewed(t *testing.T) {
 		before := [2]int{w.replicas[0].certificates(), w.replicas[1].certificates()}
 		stop := w.load("renewed")
 		bundles := make(map[string]bool)
-		until := time.Now().Add(10 * time.Second)
+		until := time.Now().Add(24 * time.Second)
 		w.eventually("the bundle to have changed often", func() error {
 			for _, b := range w.bundles() {
 				bundles[b] = true

@@ -16,7 +16,7 @@ const (
 )
 
 // Negative answers, which are failures and empty answers, are worth asking again after
-// minAgain, and twice as long after each in a row, up to maxAgain.
+// minAgain, and twice as long after each in a row, up to maxAgain or Terms.Again.
 const (
 	minAgain = 5 * time.Second
 	maxAgain = 2 * time.Minute
@@ -133,7 +133,7 @@ func (m *Memory) put(r *Record, read time.Duration) {
 	if len(r.Attestations) > 0 {
 		e.vain, e.again = 0, read+terms.Fresh
 	} else {
-		e.retry(now)
+		e.retry(now, terms)
 	}
 }
 
@@ -143,16 +143,17 @@ func (m *Memory) fail(q Question, problem string) {
 	a := &m.answers
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.terms[q.Source]; !ok {
+	terms, ok := a.terms[q.Source]
+	if !ok {
 		return
 	}
 	e := a.entry(q)
 	e.problem = problem
-	e.retry(now)
+	e.retry(now, terms)
 }
 
-func (e *answer) retry(now time.Duration) {
-	e.again = now + min(minAgain<<min(e.vain, 10), maxAgain)
+func (e *answer) retry(now time.Duration, terms Terms) {
+	e.again = now + min(minAgain<<min(e.vain, 10), cmp.Or(terms.Again, maxAgain))
 	e.vain++
 }
 

@@ -92,6 +92,22 @@ func TestNegativeAnswersAreWorthAskingAgainEverLater(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsForAnAnswerMayAskAgainSooner(t *testing.T) {
+	now := new(time.Duration)
+	m := NewMemory()
+	m.elapsed = func() time.Duration { return *now }
+	m.Asked("web", "", Terms{Fresh: time.Minute, Again: minAgain})
+	for range 10 {
+		m.put(holding(about(1), 0), *now)
+		if m.Due(about(1), "") {
+			t.Fatal("it is asked again at once")
+		}
+		if *now += minAgain; !m.Due(about(1), "") {
+			t.Fatalf("it is not asked again after %v", minAgain)
+		}
+	}
+}
+
 func TestASourceThatFailsKeepsItsLastAnswerAndSaysWhyItFails(t *testing.T) {
 	m, now := asked(Terms{Fresh: time.Minute, Stale: time.Hour})
 	if got := m.Lookup(about(1)); got.State != Unasked || !got.Again {

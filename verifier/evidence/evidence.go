@@ -59,6 +59,7 @@ type Answer struct {
 type Terms struct {
 	Fresh time.Duration // so long it is taken for what the source holds
 	Stale time.Duration // so long it may be used; 0: without end
+	Again time.Duration // so long at most until what was answered with nothing is asked again; 0: two minutes
 }
 
 // Record is an answer that a source gave.

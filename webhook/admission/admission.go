@@ -11,6 +11,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/horkos/horkos/gate"
@@ -59,9 +60,14 @@ type Options struct {
 // Handler answers AdmissionReviews of admission.k8s.io/v1.
 type Handler struct {
 	Options
-	deciding *gate.Shell // with the mode of the webhook
-	passing  *gate.Shell // that passes all, and records that
+	deciding *gate.Shell   // with the mode of the webhook
+	passing  *gate.Shell   // that passes all, and records that
+	reading  chan struct{} // held while a large review is read
 }
+
+// largeReview is from where on a review is read alone: what is in it takes many times its
+// size for a moment.
+const largeReview = 512 << 10
 
 // New makes a Handler.
 func New(o Options) *Handler {
@@ -69,7 +75,7 @@ func New(o Options) *Handler {
 		o.MaxBody = MaxBody
 	}
 	o.Shell.Gate, o.Shell.Mode = GateName, gate.Enforce
-	h := &Handler{Options: o}
+	h := &Handler{Options: o, reading: make(chan struct{}, 1)}
 	deciding, passing := o.Shell, o.Shell
 	passing.Mode = gate.Audit
 	if o.DryRun {
@@ -88,20 +94,40 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), code)
 		return
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout(r))
+	defer cancel()
+	read, err := h.alone(ctx, len(body))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusTooManyRequests)
+		return
+	}
+	defer read()
 	req, err := decode(body)
 	if req == nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), timeout(r))
-	defer cancel()
-	answer, err := json.Marshal(answer{reviewVersion, reviewKind, h.answer(ctx, started, req, err)})
+	answer, err := json.Marshal(answer{reviewVersion, reviewKind, h.answer(ctx, started, req, err, read)})
 	if err != nil {
 		http.Error(w, "the answer could not be written", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer) // whoever asked is gone: there is nobody to tell
+}
+
+// alone waits until no other large review is read, if this one is large, and gives what is to
+// be called when this one is. Only arithmetic is done until then, and nothing waited for.
+func (h *Handler) alone(ctx context.Context, size int) (read func(), err error) {
+	if size <= largeReview {
+		return func() {}, nil
+	}
+	select {
+	case h.reading <- struct{}{}:
+		return sync.OnceFunc(func() { <-h.reading }), nil
+	case <-ctx.Done():
+		return nil, errors.New("too many large reviews at once, try again")
+	}
 }
 
 // body reads what was sent, or says with which code it is refused.

@@ -21,11 +21,12 @@ type matter struct {
 	mirror bool // a node tells of a static pod, which it has decided on and runs
 
 	brokenBy string // who let it through by breakglass, and why
+	forPods  bool   // by what lets through the pods that come of it, too
 }
 
-// answer answers a review; unread is what is wrong with its envelope. Whatever panics is a
-// denial.
-func (h *Handler) answer(ctx context.Context, started time.Time, r *request, unread error) (resp response) {
+// answer answers a review; unread is what is wrong with its envelope, and read is called when
+// its objects are. Whatever panics is a denial.
+func (h *Handler) answer(ctx context.Context, started time.Time, r *request, unread error, read func()) (resp response) {
 	m := &matter{Review: reviewOf(r)}
 	defer func() {
 		if what := recover(); what != nil {
@@ -37,6 +38,8 @@ func (h *Handler) answer(ctx context.Context, started time.Time, r *request, unr
 		return h.misread(m, started, unread)
 	}
 	ours, err := h.understand(m, r)
+	r.Object, r.OldObject = nil, nil
+	read()
 	switch {
 	case err != nil:
 		return h.misread(m, started, err)

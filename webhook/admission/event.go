@@ -10,6 +10,7 @@ const (
 	FailedAdmission     EventReason = "FailedKritisAdmission"     // the request was denied
 	DryRunAdmission     EventReason = "DryRunKritisAdmission"     // it would have been, were it not for the dry run
 	BreakglassAdmission EventReason = "BreakglassKritisAdmission" // it would have been, were it not for breakglass
+	EmergencyAdmission  EventReason = "EmergencyKritisAdmission"  // it passed by an attestation of an emergency authority
 )
 
 // Event is what there is to tell of a review. The texts are those of whoever asked, bounded.

@@ -13,8 +13,9 @@ import (
 // Glass is what becomes of the wish that what would be denied be let through. The zero
 // value is that nobody wishes it.
 type Glass struct {
-	Broken bool
-	Reason string // to record, where it is broken: never the text of a token
+	Broken  bool
+	ForPods bool   // by a token, which the pods that come of the object bear, too
+	Reason  string // to record, where it is broken: never the text of a token
 
 	// Refused says why it is not, and what to do about it, for whoever wished it: it is in the
 	// message and in the record, and holds no secret. Err is more about that, for the log.
@@ -48,6 +49,7 @@ func (h *Handler) breakglass(ctx context.Context, m *matter, dec verifier.Decisi
 	dec.Images = slices.Clone(dec.Images)
 	switch {
 	case glass.Broken:
+		m.forPods = glass.ForPods
 		m.brokenBy = clip(printable(m.User.Username), maxName) + ": " + clip(printable(glass.Reason), maxReason)
 		if !m.DryRun {
 			// The record is on a volume that goes with the pod.

@@ -164,3 +164,55 @@ func TestNobodyIsToldThatAReviewIsTriedAgain(t *testing.T) {
 		t.Errorf("%d records", len(d.records))
 	}
 }
+
+func TestWhoBreaksTheGlassForATemplateIsToldThatItsPodsNeedAToken(t *testing.T) {
+	const needs = "the pods that come of it need a token: horkos breakglass -o patch"
+	for name, tt := range map[string]struct {
+		body    string
+		forPods bool
+		want    bool
+	}{
+		"a pod":                    {sample, false, false},
+		"a Deployment":             {sampleDeployment, false, true},
+		"a Deployment, by a token": {sampleDeployment, true, false},
+	} {
+		d := newDoor(t, verify(func(_ context.Context, req *verifier.Request) (verifier.Decision, error) {
+			return verifier.Refuse(req, verifier.Denied, verifier.NotAttested, ""), nil
+		}), func(o *Options) {
+			o.Breakglass = func(context.Context, Review) Glass { return Glass{Broken: true, Reason: "INC-7", ForPods: tt.forPods} }
+		})
+		resp := d.answered(d.send([]byte(tt.body)))
+		if !resp.Allowed || slices.Contains(resp.Warnings, needs) != tt.want {
+			t.Errorf("%s: %t, %q", name, resp.Allowed, resp.Warnings)
+		}
+		if log := d.log.String(); !strings.Contains(log, "let through by breakglass") || !strings.Contains(log, "INC-7") {
+			t.Errorf("%s: the log says %q", name, log)
+		}
+	}
+}
+
+var sampleDeployment = strings.NewReplacer(`"kind":{"group":"","version":"v1","kind":"Pod"}`, `"kind":{"group":"apps","version":"v1","kind":"Deployment"}`,
+	`"resource":{"group":"","version":"v1","resource":"pods"}`, `"resource":{"group":"apps","version":"v1","resource":"deployments"}`,
+	`"apiVersion":"v1","kind":"Pod"`, `"apiVersion":"apps/v1","kind":"Deployment"`,
+	`"spec":{"containers":[{"name":"c","image":"alpine:3.11"}]}`, `"spec":{"template":{"spec":{"containers":[{"name":"c","image":"alpine:3.11"}]}}}`).Replace(sample)
+
+func TestWhatPassesByAnEmergencyAttestationHasAnEvent(t *testing.T) {
+	d := newDoor(t, verify(func(_ context.Context, req *verifier.Request) (verifier.Decision, error) {
+		dec := verifier.Refuse(req, verifier.Denied, verifier.NotAttested, "")
+		for i := range dec.Images {
+			dec.Images[i].Result, dec.Images[i].Reason = verifier.Allowed, verifier.Emergency
+		}
+		dec.Conclude()
+		return dec, nil
+	}))
+	if resp := d.answered(d.send([]byte(sample))); !resp.Allowed {
+		t.Fatal(resp.Result)
+	}
+	if len(d.events) != 1 || d.events[0].Reason != EmergencyAdmission || !strings.Contains(d.events[0].Message, "alpine:3.11") {
+		t.Errorf("events %+v", d.events)
+	}
+	d.send([]byte(spoilt(`"dryRun":false`, `"dryRun":true`)))
+	if len(d.events) != 1 {
+		t.Error("a dry run has an event")
+	}
+}

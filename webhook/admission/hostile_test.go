@@ -2,11 +2,15 @@ package admission
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/horkos/horkos/verifier"
 )
 
 func newRequest(body []byte) *http.Request {
@@ -201,5 +205,50 @@ func TestAReviewIsReadUpToItsBound(t *testing.T) {
 	d = newDoor(t, verify(allowAll), func(o *Options) { o.MaxBody = 100 })
 	if w := d.serve(newRequest([]byte(sample))); w.Code != http.StatusRequestEntityTooLarge {
 		t.Errorf("HTTP %d", w.Code)
+	}
+}
+
+// large is the sample with an annotation that makes it so.
+func large() []byte {
+	return []byte(spoilt(`"metadata":{`, `"metadata":{"annotations":{"a":"`+strings.Repeat("x", largeReview)+`"},`))
+}
+
+func TestALargeReviewWaitsForOthersToBeReadAndForNothingElse(t *testing.T) {
+	reached, release := make(chan struct{}, 10), make(chan struct{})
+	d := newDoor(t, verify(func(_ context.Context, req *verifier.Request) (verifier.Decision, error) {
+		reached <- struct{}{}
+		<-release
+		return verifier.Refuse(req, verifier.Denied, verifier.NotAttested, ""), nil
+	}))
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if w := d.serve(newRequest(large())); w.Code != http.StatusOK {
+				t.Errorf("HTTP %d: %s", w.Code, w.Body)
+			}
+		})
+	}
+	for range 3 { // all are decided on at once
+		<-reached
+	}
+	close(release)
+	all.Wait()
+
+	d.reading <- struct{}{} // one is read
+	w := httptest.NewRecorder()
+	r := newRequest(large())
+	r.URL.RawQuery = "timeout=50ms"
+	if d.ServeHTTP(w, r); w.Code != http.StatusTooManyRequests {
+		t.Errorf("one that cannot wait: HTTP %d: %s", w.Code, w.Body)
+	}
+	if w := d.serve(newRequest([]byte(sample))); w.Code != http.StatusOK {
+		t.Errorf("a usual one: HTTP %d: %s", w.Code, w.Body)
+	}
+	<-d.reading
+	for name, body := range map[string][]byte{"large": large(), "large, and nobody's": append(large(), "x"...), "large, of another kind": bytes.Replace(large(), []byte(`"Pod"`), []byte(`"Pot"`), 1)} {
+		d.serve(newRequest(body))
+		if len(d.reading) != 0 {
+			t.Errorf("%s: no other is read after it", name)
+		}
 	}
 }

@@ -74,6 +74,9 @@ func (h *Handler) told(m *matter, broken *verifier.Decision, v gate.Verdict) res
 		message := clip("breakglass by "+clip(m.brokenBy, maxBrokenBy)+". Without it: "+broken.Message(), maxAnnotation)
 		resp.AuditAnnotations["message"] = message
 		warnings = wouldBe("breakglass (nodes know none): denied without it", broken)
+		if m.Kind.Kind != "Pod" && !m.forPods {
+			warnings = append([]string{"the pods that come of it need a token: horkos breakglass -o patch"}, warnings...)
+		}
 		h.tell(m, BreakglassAdmission, message)
 	case dec.Result != verifier.Allowed && m.mirror:
 		resp.AuditAnnotations["message"] = v.Message
@@ -82,6 +85,10 @@ func (h *Handler) told(m *matter, broken *verifier.Decision, v gate.Verdict) res
 		resp.AuditAnnotations["message"] = v.Message
 		warnings = wouldBe("dry run: would be denied", dec)
 		h.tell(m, DryRunAdmission, v.Message)
+	default:
+		if by := emergency(dec); by != "" {
+			h.tell(m, EmergencyAdmission, by)
+		}
 	}
 	warn, audit := reports(dec)
 	for _, r := range warn {
@@ -92,6 +99,17 @@ func (h *Handler) told(m *matter, broken *verifier.Decision, v gate.Verdict) res
 	}
 	resp.Warnings = atMost(maxWarnings, warnings)
 	return resp
+}
+
+// emergency says which images pass by emergency attestations alone; empty: none.
+func emergency(dec *verifier.Decision) string {
+	var all []string
+	for i := range dec.Images {
+		if img := &dec.Images[i]; img.Reason == verifier.Emergency {
+			all = append(all, img.Message())
+		}
+	}
+	return clip(strings.Join(all, "; "), verifier.MaxMessage)
 }
 
 // tell tells of an event, but not of a dry run of the request: of that nothing comes.

@@ -83,7 +83,7 @@ func (j *Judge) Judge(ctx context.Context, r admission.Review) admission.Glass {
 	defer cancel()
 	reason, err := j.judge(ctx, &r, text)
 	if err == nil {
-		return admission.Glass{Broken: true, Reason: reason}
+		return admission.Glass{Broken: true, ForPods: isToken(text) && strings.HasPrefix(reason, tokenUntil), Reason: reason}
 	}
 	glass := admission.Glass{Refused: fmt.Sprintf("user %.64s %s", r.User.Username, err)}
 	if untold := (*untold)(nil); errors.As(err, &untold) {
@@ -139,7 +139,7 @@ func passable(denied []admission.Denied) error {
 }
 
 // judged tells whether the verifier looked at the revocations before it gave a reason, and
-// found none.
+// found none of what is written. What a tag stands for it does not know.
 func judged(r verifier.Reason) bool {
 	switch r {
 	case verifier.NoPolicy, verifier.NotAttested, verifier.KeyRevoked, verifier.KeyExpired, verifier.AttestationExpired,
@@ -170,6 +170,9 @@ func (j *Judge) withToken(ctx context.Context, r *admission.Review, text string)
 	return "with a token that does not count: " + err.Error(), nil
 }
 
+// tokenUntil begins the reason of a token that counts.
+const tokenUntil = "token until "
+
 // byToken gives the reason that is in a token which lets the review through.
 func (j *Judge) byToken(ctx context.Context, r *admission.Review, text string) (string, error) {
 	key, err := j.Keys.Key(ctx)
@@ -188,7 +191,7 @@ func (j *Judge) byToken(ctx context.Context, r *admission.Review, text string) (
 			return "", fmt.Errorf("the token is not for image %.120s", d.Image)
 		}
 	}
-	return fmt.Sprintf("token until %s: %s", time.Unix(t.Expires, 0).UTC().Format(time.RFC3339), t.Reason), nil
+	return fmt.Sprintf(tokenUntil+"%s: %s", time.Unix(t.Expires, 0).UTC().Format(time.RFC3339), t.Reason), nil
 }
 
 // right tells why a user has no right to break the glass; nil where they have.

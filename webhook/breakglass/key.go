@@ -166,8 +166,8 @@ func (k *Keeper) fill(ctx context.Context) error {
 	object.Object["data"] = map[string]any{secretKey: base64.StdEncoding.EncodeToString(key)}
 	_, err = secret.Update(ctx, object, metav1.UpdateOptions{FieldManager: "horkos-webhook"})
 	switch {
-	case apierrors.IsConflict(err):
-		return fmt.Errorf("write the Secret %s/%s: another replica was first", k.namespace, SecretName)
+	case apierrors.IsConflict(err): // another replica was first
+		return nil
 	case err != nil:
 		return fmt.Errorf("write the Secret %s/%s: %w", k.namespace, SecretName, err)
 	}
