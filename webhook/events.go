@@ -43,7 +43,7 @@ type events struct {
 	client   func() (dynamic.Interface, error)
 	instance string // who reports
 	waiting  chan admission.Event
-	glass    chan admission.Event // of breakglass: no refusals crowd these out
+	glass    chan admission.Event // of breakglass and emergencies: no refusals crowd these out
 	limit    flowcontrol.RateLimiter
 	metrics  *Metrics
 	log      *slog.Logger
@@ -74,7 +74,7 @@ func newEvents(client func() (dynamic.Interface, error), instance string, metric
 func (e *events) Tell(event admission.Event) {
 	tell, dropped := e.may(event)
 	queue := e.waiting
-	if event.Reason == admission.BreakglassAdmission {
+	if exceptional(event) {
 		queue = e.glass
 	}
 	if tell {
@@ -89,12 +89,17 @@ func (e *events) Tell(event admission.Event) {
 	}
 }
 
+// exceptional tells whether something passed that would else have been refused.
+func exceptional(event admission.Event) bool {
+	return event.Reason == admission.BreakglassAdmission || event.Reason == admission.EmergencyAdmission
+}
+
 // may tells whether an event is to be told, and else whether that is for want of room.
 func (e *events) may(event admission.Event) (tell, dropped bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.now()
-	broken := event.Reason == admission.BreakglassAdmission
+	broken := exceptional(event)
 	share := e.share(event.Namespace, now)
 	if share == nil {
 		return broken, !broken

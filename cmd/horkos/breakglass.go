@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -100,6 +101,8 @@ func (o *breakglassOptions) key(cmd *cobra.Command) (key []byte, err error) {
 		return err
 	})
 	switch {
+	case errors.Is(err, breakglass.ErrEmpty):
+		return nil, fmt.Errorf("%w: the webhook fills it within a minute, if it runs; kubectl -n %s get pods tells", err, o.system)
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("%w: it comes with the webhook, kubectl apply -k daemonset/webhook; is --system-namespace right?", err)
 	case apierrors.IsForbidden(err):

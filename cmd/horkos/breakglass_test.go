@@ -13,7 +13,8 @@ import (
 	"github.com/horkos/horkos/webhook/breakglass"
 )
 
-// secretAPI is a kubeconfig of an API server that has the key of tokens, or answers code.
+// secretAPI is a kubeconfig of an API server that has the key of tokens, or an empty Secret where
+// that is nil, or answers code.
 func secretAPI(t *testing.T, key []byte, code int) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -23,8 +24,11 @@ func secretAPI(t *testing.T, key []byte, code int) string {
 			fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d}`, strings.ReplaceAll(http.StatusText(code), " ", ""), code)
 			return
 		}
-		fmt.Fprintf(w, `{"apiVersion":"v1","kind":"Secret","type":%q,"metadata":{"name":"horkos-breakglass"},"data":{"key":%q}}`,
-			breakglass.SecretType, base64.StdEncoding.EncodeToString(key))
+		data := fmt.Sprintf(`{"key":%q}`, base64.StdEncoding.EncodeToString(key))
+		if key == nil {
+			data = "null"
+		}
+		fmt.Fprintf(w, `{"apiVersion":"v1","kind":"Secret","type":%q,"metadata":{"name":"horkos-breakglass"},"data":%s}`, breakglass.SecretType, data)
 	}))
 	t.Cleanup(server.Close)
 	return write1(t, "kubeconfig", fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: %q}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n", server.URL))
@@ -95,6 +99,14 @@ func TestBreakglassSaysWhatIsWrong(t *testing.T) {
 		if got.code != exitUndecided || got.out != "" || !strings.Contains(got.errors, want) {
 			t.Errorf("want %q: %+v", want, got)
 		}
+	}
+}
+
+func TestBreakglassSaysWhoFillsASecretThatIsEmpty(t *testing.T) {
+	got := program("breakglass", "-n", "shop", "--image", "cart:2", "--reason", "INC-7", "--kubeconfig", secretAPI(t, nil, http.StatusOK))
+	const want = "it is empty: the webhook fills it within a minute, if it runs; kubectl -n horkos-system get pods tells"
+	if got.code != exitUndecided || got.out != "" || !strings.Contains(got.errors, want) {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -143,8 +143,12 @@ func statusResources() []mirror.Resource {
 	return all
 }
 
-// errNotInstalled tells of a cluster that has none of the kinds.
-var errNotInstalled = errors.New("the cluster knows none of the kinds of horkos")
+var (
+	// errNotInstalled tells of a cluster that has none of the kinds.
+	errNotInstalled = errors.New("the cluster knows none of the kinds of horkos")
+	// errLeftBehind tells of one whose API server still asks the webhook.
+	errLeftBehind = errors.New("the cluster knows none of the kinds, but ValidatingWebhookConfiguration " + webhookConfiguration + " is there and nobody answers: what it is asked about is refused")
+)
 
 // list asks for all of them, and for the controller's Lease and the webhook in the namespace.
 func list(ctx context.Context, clients apiserver.Clients, namespace string) (listing, error) {
@@ -161,14 +165,35 @@ func list(ctx context.Context, clients apiserver.Clients, namespace string) (lis
 		}
 	}
 	if len(all.absent) == len(controller.Kinds())+1 { // and NodeGate
-		return listing{}, errNotInstalled
+		return listing{}, noKinds(ctx, clients, namespace)
 	}
 	var err error
 	if all.lease, err = readLease(ctx, clients, namespace, time.Now()); err != nil {
 		return listing{}, err
 	}
-	all.webhook, err = readWebhook(ctx, clients, namespace)
-	return all, err
+	webhook, err := readWebhook(ctx, clients, namespace)
+	if err != nil {
+		return listing{}, err
+	}
+	all.webhook = webhook.state()
+	return all, nil
+}
+
+// noKinds is the error of a cluster that has none of the kinds. Who took horkos out of it may have
+// left what has its API server ask, and refuse.
+func noKinds(ctx context.Context, clients apiserver.Clients, namespace string) error {
+	webhook, err := readWebhook(ctx, clients, namespace)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the cluster knows none of the kinds of horkos; %w", err)
+	case webhook.configuration == nil && webhook.forbidden:
+		return fmt.Errorf("%w (you may not read whether ValidatingWebhookConfiguration %s is there)", errNotInstalled, webhookConfiguration)
+	case webhook.configuration == nil:
+		return errNotInstalled
+	case webhook.state().Ready > 0:
+		return errors.New("the cluster knows none of the kinds of horkos, but the webhook runs. To do: kubectl apply -k crds/manifests")
+	}
+	return errLeftBehind
 }
 
 // cannotTell says what to do about an API server that gives no answer.
@@ -176,6 +201,8 @@ func cannotTell(err error) error {
 	var unreachable *url.Error
 	var network net.Error
 	switch {
+	case errors.Is(err, errLeftBehind):
+		return fmt.Errorf("%w. To do: kubectl delete validatingwebhookconfiguration %s", err, webhookConfiguration)
 	case errors.Is(err, errNotInstalled):
 		return fmt.Errorf("%w: horkos is not installed in it; kubectl apply -k daemonset/ does that", err)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):

@@ -102,6 +102,8 @@ func TestTheStateOfAClusterIsReadyWhenAllIs(t *testing.T) {
 		{"a policy that is not ready", []string{policyLine("p", "'False'", 2)}, false, "0 of 1 object ready", "shop/p  "},
 		{"a policy that was not judged", []string{"{kind: AdmissionAllowlist, metadata: {name: l}}"}, false, "0 of 1 object ready", "NotJudged"},
 		{"a policy of which an older generation was", []string{policyLine("p", "'True'", 1)}, false, "0 of 1 object ready", "NotJudged"},
+		{"a policy that a controller that runs has not judged", []string{policyLine("p", "'True'", 1)}, false, "0 of 1 object ready", "NotJudged  horkos controller has not looked at it yet: look again in a few seconds\n"},
+		{"a policy that nobody judges", []string{policyLine("p", "'True'", 1), leaseLine("")}, false, "0 of 1 object ready", "NotJudged  horkos controller has not looked at it: does it run? kubectl -n horkos-system get pods\n"},
 		{"revocations", []string{"{kind: ImageRevocation, metadata: {name: r}, spec: {digests: [a, b, c]}}"}, false, "1 revocation of 3 digests", ""},
 		{"a controller that leads", nil, true, "ready: ", "controller  running, the leader is r1\n"},
 		{"a controller that is late", []string{leaseLine(`holderIdentity: r1, leaseDurationSeconds: 15, renewTime: "2026-11-21T11:59:15.000000Z"`)}, true, "ready: ", "controller  running, the leader is r1\n"},

@@ -94,7 +94,7 @@ func stateOf(all listing, now time.Time) clusterState {
 			if !ok {
 				continue
 			}
-			o := objectOf(k, u, all.lease.namespace)
+			o := objectOf(k, u, s.Controller)
 			count.Objects++
 			if o.Ready {
 				count.Ready++
@@ -126,14 +126,16 @@ func notServed(kind string) string {
 	return "the API server does not know the kind: kubectl apply -k crds/manifests; " + then
 }
 
-// objectOf reads the conditions of an object. Those of an older generation say nothing. The
-// namespace is the controller's.
-func objectOf(k controller.Kind, u *unstructured.Unstructured, namespace string) objectState {
+// objectOf reads the conditions of an object. Those of an older generation say nothing.
+func objectOf(k controller.Kind, u *unstructured.Unstructured, by controllerState) objectState {
 	status := controller.StatusOf(u)
 	ready, warning := status.Condition(controller.Ready), status.Condition(controller.Warning)
 	o := objectState{Kind: k.Name, Namespace: u.GetNamespace(), Name: u.GetName()}
 	if ready.Status == "" || ready.ObservedGeneration != u.GetGeneration() {
-		o.Reason, o.Message = reasonNotJudged, "horkos controller has not looked at it: does it run? "+askForPods(namespace)
+		o.Reason, o.Message = reasonNotJudged, "horkos controller has not looked at it: does it run? "+askForPods(by.Namespace)
+		if by.Running {
+			o.Message = "horkos controller has not looked at it yet: look again in a few seconds"
+		}
 		return o
 	}
 	o.Ready, o.Reason, o.Message = ready.Status == metav1.ConditionTrue, ready.Reason, ready.Message

@@ -58,7 +58,7 @@ authority that signs for them alone, or --client-name: that of the cluster signs
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&c.Kubeconfig, "kubeconfig", "", "how to reach the API server, a `FILE`; empty: as a pod does")
-	flags.StringVar(&c.Namespace, "namespace", "horkos-system", "the `NAMESPACE` of the Secret")
+	flags.StringVar(&c.Namespace, "namespace", "horkos-system", "the `NAMESPACE` of the webhook: of its Secrets and its Service")
 	flags.StringVar(&c.Address, "address", ":8443", "answer reviews on `HOST:PORT`")
 	flags.StringVar(&c.HealthAddress, "health-address", ":8080", "serve /healthz, /readyz and /metrics on `HOST:PORT`")
 	flags.StringVar(&c.StateDir, "state-dir", "/var/lib/horkos", "the `DIR` for what must last over a restart of the container")
@@ -67,7 +67,7 @@ authority that signs for them alone, or --client-name: that of the cluster signs
 	flags.StringVar(&c.KeyFile, "tls-key-file", "", "the `FILE` of its key")
 	flags.StringVar(&c.Secret, "tls-secret", "horkos-webhook-tls", "the `NAME` of the Secret of the certificate that is made")
 	flags.StringVar(&c.Configuration, "configuration", "horkos", "the `NAME` of the ValidatingWebhookConfiguration that is told whom to believe")
-	flags.StringSliceVar(&f.names, "tls-name", []string{"horkos-webhook.horkos-system.svc"}, "a `NAME` or address that the API server calls the webhook by; repeatable")
+	flags.StringSliceVar(&f.names, "tls-name", nil, "a `NAME` or address that the API server calls the webhook by; repeatable; none: horkos-webhook.NAMESPACE.svc, of --namespace")
 	flags.DurationVar(&c.Lifetime, "tls-lifetime", webhook.DefaultLifetime, "how long a certificate that is made holds, a minute at least; it is replaced at two thirds of that")
 	flags.StringVar(&c.ClientCAFile, "client-ca-file", "", "answer only clients that show a certificate of an authority in `FILE`, which is read again when it changes")
 	flags.StringSliceVar(&c.ClientNames, "client-name", nil, "and whose certificate bears this `NAME`, as its common name or a DNS name; repeatable, one will do")
@@ -95,13 +95,7 @@ func runWebhook(ctx context.Context, out io.Writer, f webhookFlags) error {
 	if c.Lifetime < webhook.MinLifetime {
 		return fmt.Errorf("--tls-lifetime %s: want %s at least", c.Lifetime, webhook.MinLifetime)
 	}
-	for _, name := range f.names {
-		if ip := net.ParseIP(name); ip != nil {
-			c.Addresses = append(c.Addresses, ip)
-		} else {
-			c.Names = append(c.Names, name)
-		}
-	}
+	c.Names, c.Addresses = calledBy(f.names, c.Namespace)
 	if c.Name, err = os.Hostname(); err != nil {
 		return fmt.Errorf("ask for the pod's name: %w", err)
 	}
@@ -110,4 +104,20 @@ func runWebhook(ctx context.Context, out io.Writer, f webhookFlags) error {
 		return err
 	}
 	return nil
+}
+
+// calledBy sorts what the API server calls the webhook by: without any it is its Service in the
+// namespace, as the manifests have it.
+func calledBy(all []string, namespace string) (names []string, addresses []net.IP) {
+	if len(all) == 0 {
+		return []string{"horkos-webhook." + namespace + ".svc"}, nil
+	}
+	for _, name := range all {
+		if ip := net.ParseIP(name); ip != nil {
+			addresses = append(addresses, ip)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names, addresses
 }

@@ -505,7 +505,7 @@ func TestAnEmptySecretIsFilledOnce(t *testing.T) {
 	s := &secretServer{kind: SecretType, version: 1}
 	clock := noon
 	k := NewKeeper(served(t, s.ServeHTTP), "horkos-system", slog.New(slog.DiscardHandler), func() time.Time { return clock })
-	if _, err := k.Key(t.Context()); !errors.Is(err, errEmpty) {
+	if _, err := k.Key(t.Context()); !errors.Is(err, ErrEmpty) {
 		t.Errorf("before it is filled: %v", err)
 	}
 	for range 3 {
@@ -523,7 +523,7 @@ func TestAnEmptySecretIsFilledOnce(t *testing.T) {
 	}
 	s.data = nil // all tokens are given up
 	clock = clock.Add(keptFor)
-	if _, err := k.Key(t.Context()); !errors.Is(err, errEmpty) {
+	if _, err := k.Key(t.Context()); !errors.Is(err, ErrEmpty) {
 		t.Errorf("an old key is used: %v", err)
 	}
 	if err := k.fill(t.Context()); err != nil {

@@ -35,7 +35,8 @@ const (
 var (
 	secrets = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 
-	errEmpty = errors.New("it is empty")
+	// ErrEmpty tells of a Secret that no webhook has filled yet.
+	ErrEmpty = errors.New("it is empty")
 )
 
 // Keeper keeps the key in the Secret, which it fills where it is empty, and gives it. Any
@@ -93,7 +94,7 @@ func Key(ctx context.Context, client dynamic.Interface, namespace string) ([]byt
 	return key, nil
 }
 
-// keyOf is the key in the Secret; errEmpty where there is none yet. No error repeats it.
+// keyOf is the key in the Secret; ErrEmpty where there is none yet. No error repeats it.
 func keyOf(object *unstructured.Unstructured) ([]byte, error) {
 	if kind, _, _ := unstructured.NestedString(object.Object, "type"); kind != SecretType {
 		return nil, fmt.Errorf("it is of type %.80q, not %s: delete it and apply that of the manifests", kind, SecretType)
@@ -103,7 +104,7 @@ func keyOf(object *unstructured.Unstructured) ([]byte, error) {
 	case !isMap && object.Object["data"] != nil:
 		return nil, errors.New("its data cannot be read")
 	case len(data) == 0:
-		return nil, errEmpty
+		return nil, ErrEmpty
 	}
 	text, _ := data[secretKey].(string)
 	key, err := base64.StdEncoding.DecodeString(text)
@@ -153,7 +154,7 @@ func (k *Keeper) fill(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the Secret %s/%s: %w", k.namespace, SecretName, err)
 	}
-	if _, err := keyOf(object); !errors.Is(err, errEmpty) {
+	if _, err := keyOf(object); !errors.Is(err, ErrEmpty) {
 		return err
 	}
 	key := make([]byte, KeySize)
