@@ -1,5 +1,3 @@
-// Package daemonset holds the manifests that users apply, and the program that makes the
-// image they name.
 package daemonset
 
 import (

@@ -51,6 +51,7 @@ type events struct {
 
 	mu     sync.Mutex
 	shares map[string]*eventShare // by namespace
+	walked time.Time              // when those that are quiet were last looked for
 }
 
 // eventShare is what a namespace has told, and may tell.
@@ -131,7 +132,8 @@ func (e *events) may(event admission.Event) (tell, dropped bool) {
 func (e *events) share(namespace string, now time.Time) *eventShare {
 	s := e.shares[namespace]
 	if s == nil {
-		if len(e.shares) >= eventsNamespaces {
+		if len(e.shares) >= eventsNamespaces && now.Sub(e.walked) >= time.Second {
+			e.walked = now
 			for name, s := range e.shares {
 				if now.Sub(s.at) >= eventsAgain {
 					delete(e.shares, name)

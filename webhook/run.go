@@ -190,7 +190,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	served := make(chan error, 1)
 	go func() {
 		defer end()
-		stopping, stop := context.WithCancel(serving)
+		stopping, stop := context.WithCancel(context.WithoutCancel(ctx))
 		defer stop()
 		defer context.AfterFunc(ctx, stop)()
 		// Where a part failed, nothing is decided any more: another replica is to be asked at once.

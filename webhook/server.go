@@ -164,6 +164,7 @@ func (s *Server) serve(ctx, serving context.Context, l net.Listener) error {
 	}()
 	select {
 	case err := <-ended:
+		_ = server.Close() // also those who are connected are to go elsewhere
 		return fmt.Errorf("serve reviews: %w", err)
 	case <-serving.Done():
 		_ = server.Close()

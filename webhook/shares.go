@@ -6,8 +6,9 @@ import (
 )
 
 // shares counts what is in use, in all and by the address that uses it. No address has more than
-// it leaves to others: several that take what they can leave as much as each of them has, and
-// who takes little always finds room.
+// it leaves to others, so that two or three cannot take all; each that comes leaves half of what
+// it found, and some ten together leave nothing. Against so many, only a network that lets none
+// but API servers in helps.
 type shares struct {
 	all, each int64 // limits
 

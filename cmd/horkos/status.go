@@ -190,6 +190,8 @@ func noKinds(ctx context.Context, clients apiserver.Clients, namespace string) e
 		return fmt.Errorf("%w (you may not read whether ValidatingWebhookConfiguration %s is there)", errNotInstalled, webhookConfiguration)
 	case webhook.configuration == nil:
 		return errNotInstalled
+	case webhook.forbidden:
+		return fmt.Errorf("the cluster knows none of the kinds of horkos, but ValidatingWebhookConfiguration %s is there; whether anybody answers is not known: you may not read its Deployment", webhookConfiguration)
 	case webhook.state().Ready > 0:
 		return errors.New("the cluster knows none of the kinds of horkos, but the webhook runs. To do: kubectl apply -k crds/manifests")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/horkos/horkos/apiserver"
+	"github.com/horkos/horkos/daemonset"
 )
 
 // Names of daemonset/webhook.
@@ -23,9 +27,6 @@ const (
 
 // webhookNames are those of the webhooks in the configuration.
 var webhookNames = []string{"kritis-validation-hook.grafeas.io", "kritis-validation-hook-deployments.grafeas.io"}
-
-// webhookCondition is the matchCondition of each.
-const webhookCondition = "what-runs-may-change"
 
 // namedAtMost is how many namespaces a text names.
 const namedAtMost = 20
@@ -143,6 +144,7 @@ func (s *webhookState) readConfiguration(u *unstructured.Unstructured, namespace
 			s.Problems = append(s.Problems, fmt.Sprintf("%s has failurePolicy %.20q: while it is away everything passes", name, policy))
 		}
 		s.readScope(name, webhook)
+		s.readService(name, webhook, namespace)
 		s.readNamespaces(webhook, namespace)
 		if bundle, _, _ := unstructured.NestedString(webhook, "clientConfig", "caBundle"); bundle == "" {
 			s.Problems = append(s.Problems, name+" has no caBundle: the API server believes nobody, and refuses")
@@ -157,8 +159,13 @@ func (s *webhookState) readConfiguration(u *unstructured.Unstructured, namespace
 
 // readScope looks for what keeps the API server from asking one of the webhooks.
 func (s *webhookState) readScope(name string, webhook map[string]any) {
-	if rules, _, _ := unstructured.NestedSlice(webhook, "rules"); len(rules) == 0 {
+	manifest := manifestOf(name)
+	rules, _, _ := unstructured.NestedSlice(webhook, "rules")
+	switch want, _, _ := unstructured.NestedSlice(manifest, "rules"); {
+	case len(rules) == 0:
 		s.Problems = append(s.Problems, name+" has no rules: it is never asked")
+	case !reflect.DeepEqual(rules, want):
+		s.Problems = append(s.Problems, name+" has other rules than the manifest: there may be kinds and operations that it is not asked about")
 	}
 	for _, part := range []string{"matchLabels", "matchExpressions"} {
 		if selector, _, _ := unstructured.NestedFieldNoCopy(webhook, "objectSelector", part); !empty(selector) {
@@ -167,13 +174,31 @@ func (s *webhookState) readScope(name string, webhook map[string]any) {
 		}
 	}
 	conditions, _, _ := unstructured.NestedSlice(webhook, "matchConditions")
-	for i, c := range conditions {
-		condition, _ := c.(map[string]any)
-		if condition["name"] != webhookCondition || i > 0 {
-			s.Problems = append(s.Problems, name+" has matchConditions that the manifest has not: it is asked only where they hold")
-			break
+	if want, _, _ := unstructured.NestedSlice(manifest, "matchConditions"); len(conditions) > 0 && !reflect.DeepEqual(conditions, want) {
+		s.Problems = append(s.Problems, name+" has matchConditions that the manifest has not: it is asked only where they hold")
+	}
+}
+
+// readService looks who is called. The namespace is the webhook's.
+func (s *webhookState) readService(name string, webhook map[string]any, namespace string) {
+	service, found, _ := unstructured.NestedMap(webhook, "clientConfig", "service")
+	if found && (service["namespace"] != namespace || service["name"] != webhookDeployment) {
+		s.Problems = append(s.Problems, fmt.Sprintf("%s calls the Service %v/%v, which is not the webhook's in namespace %s", name, service["namespace"], service["name"], namespace))
+	}
+}
+
+// manifestOf is a webhook as daemonset/webhook has it.
+func manifestOf(name string) map[string]any {
+	var configuration struct{ Webhooks []map[string]any }
+	if err := yaml.Unmarshal(daemonset.WebhookConfiguration(), &configuration); err != nil {
+		return nil // what is read differs from it then, and that is told
+	}
+	for _, webhook := range configuration.Webhooks {
+		if webhook["name"] == name {
+			return webhook
 		}
 	}
+	return nil
 }
 
 // empty tells whether a part of a selector selects everything.

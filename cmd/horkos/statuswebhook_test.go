@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -18,11 +19,19 @@ const (
 )
 
 func configurationOf(policy, bundle string, names ...string) string {
-	var webhooks []string
+	var webhooks []map[string]any
 	for _, name := range names {
-		webhooks = append(webhooks, fmt.Sprintf(`{"name":%q,"failurePolicy":%q,"clientConfig":{"caBundle":%q},"rules":[{"operations":["CREATE"]}],"objectSelector":{},"namespaceSelector":{}}`, name, policy, bundle))
+		webhook := manifestOf(name)
+		webhook["failurePolicy"], webhook["objectSelector"], webhook["namespaceSelector"] = policy, map[string]any{}, map[string]any{}
+		webhook["clientConfig"] = map[string]any{"caBundle": bundle}
+		webhooks = append(webhooks, webhook)
 	}
-	return fmt.Sprintf(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingWebhookConfiguration","metadata":{"name":"horkos"},"webhooks":[%s]}`, strings.Join(webhooks, ","))
+	text, err := json.Marshal(map[string]any{"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+		"metadata": map[string]any{"name": "horkos"}, "webhooks": webhooks})
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 func deploymentOf(replicas, ready int, args string) string {
@@ -98,6 +107,7 @@ func ofManifest(t *testing.T, args []any, change func(entry map[string]any)) web
 	entries := o.configuration.Object["webhooks"].([]any)
 	for _, e := range entries {
 		e.(map[string]any)["clientConfig"].(map[string]any)["caBundle"] = "Y2E="
+		e.(map[string]any)["clientConfig"].(map[string]any)["service"].(map[string]any)["namespace"] = "elsewhere"
 	}
 	change(entries[0].(map[string]any))
 	o.deployment.Object = map[string]any{
@@ -145,7 +155,14 @@ func TestStatusTellsWhatTheWebhookIsNotAskedAbout(t *testing.T) {
 		{"one more matchCondition", func(entry map[string]any) {
 			entry["matchConditions"] = append(entry["matchConditions"].([]any), map[string]any{"name": "never", "expression": "false"})
 		}, true, "it is asked only where they hold"},
-		{"the matchCondition twice", set("matchConditions", []any{map[string]any{"name": webhookCondition}, map[string]any{"name": webhookCondition}}), true, "it is asked only where they hold"},
+		{"the matchCondition of another expression", set("matchConditions", []any{map[string]any{"name": "what-runs-may-change", "expression": "false"}}), true, "it is asked only where they hold"},
+		{"rules of deletions", set("rules", []any{map[string]any{"apiGroups": []any{""}, "apiVersions": []any{"v1"}, "operations": []any{"DELETE"}, "resources": []any{"pods"}, "scope": "Namespaced"}}), true, webhookNames[0] + " has other rules than the manifest: there may be kinds and operations that it is not asked about"},
+		{"rules without ephemeral containers", func(entry map[string]any) {
+			entry["rules"].([]any)[0].(map[string]any)["resources"] = []any{"pods"}
+		}, true, "that it is not asked about"},
+		{"somebody else's Service", func(entry map[string]any) {
+			entry["clientConfig"].(map[string]any)["service"] = map[string]any{"namespace": "mallory", "name": "horkos-webhook"}
+		}, true, webhookNames[0] + " calls the Service mallory/horkos-webhook, which is not the webhook's in namespace elsewhere"},
 		{"no matchConditions, so it is asked about more", set("matchConditions", []any{}), false, "2 of 2 ready"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -189,6 +206,7 @@ func TestAConfigurationThatIsLeftWithoutAnyKindIsToldAndHowToDeleteIt(t *testing
 		{"and a Deployment that is not ready", asked, deploymentOf(2, 0, ""), "To do: kubectl delete validatingwebhookconfiguration horkos", "not installed"},
 		{"and one that is", asked, deploymentOf(2, 1, ""), "but the webhook runs. To do: kubectl apply -k crds/manifests", "delete"},
 		{"only a Deployment", "", deploymentOf(2, 0, ""), "not installed", "delete"},
+		{"and a Deployment that may not be read", asked, "Forbidden", "whether anybody answers is not known: you may not read its Deployment", "delete"},
 		{"it may not be read", "Forbidden", "", "you may not read whether ValidatingWebhookConfiguration horkos is there): horkos is not installed", "delete"},
 		{"it cannot be read", "InternalError", "", "none of the kinds of horkos; read the ValidatingWebhookConfiguration horkos", "not installed"},
 	} {

@@ -97,7 +97,7 @@ func TestAClusterThatIsInterruptedWhileItStartsLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	p := launchClusterProgram(ctx, t)
-	for p.lines.Scan() && !strings.Contains(p.lines.Text(), "kubectl apply -k") {
+	for p.lines.Scan() && !strings.Contains(p.lines.Text(), "-k daemonset/") {
 	}
 	p.interrupt(t)
 }

@@ -430,7 +430,7 @@ func TestQuestionsWaitUpToTheirLimits(t *testing.T) {
 		t.Error("a namespace has more than its share")
 	}
 	for n := 0; w.len < maxWaiting; n++ {
-		if !w.add(fmt.Sprint(n%10), task{Question: about(n)}) {
+		if !w.add(fmt.Sprint("n", n), task{Question: about(n)}) {
 			t.Fatalf("no room with %d", w.len)
 		}
 	}

@@ -35,7 +35,9 @@ type lane struct {
 // flight is one question on its way to its answer. Done is closed at its end.
 type flight struct {
 	done   chan struct{}
-	wanted bool // some gate asked, not only the sweep
+	wanted bool            // some gate asked, not only the sweep
+	begun  bool            // it waits no more
+	by     map[string]bool // the namespaces in whose turns it waits
 }
 
 func newLane(workers int, answer func(context.Context, task) bool, due func(Question) bool) *lane {
@@ -47,14 +49,19 @@ func newLane(workers int, answer func(context.Context, task) bool, due func(Ques
 func (l *lane) want(namespace string, q task) *flight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if f := l.flights[q]; f != nil {
+	f := l.flights[q]
+	if f != nil && (f.begun || f.by[namespace]) {
 		return f
 	}
+	// Of one that waits among another's many, this namespace's turn may come before.
 	if !l.wanted.add(namespace, q) {
-		return nil
+		return f
 	}
-	f := &flight{done: make(chan struct{}), wanted: true}
-	l.flights[q] = f
+	if f == nil {
+		f = &flight{done: make(chan struct{}), wanted: true, by: make(map[string]bool)}
+		l.flights[q] = f
+	}
+	f.by[namespace] = true
 	l.poke()
 	return f
 }
@@ -80,8 +87,12 @@ func (l *lane) poke() {
 func (l *lane) next(sweeps bool) (q task, f *flight, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if q, ok := l.wanted.next(); ok {
-		return q, l.flights[q], 0
+	for q, ok := l.wanted.next(); ok; q, ok = l.wanted.next() {
+		// It may have had its turn by another namespace.
+		if f := l.flights[q]; f != nil && !f.begun {
+			f.begun = true
+			return q, f, 0
+		}
 	}
 	if !sweeps {
 		return q, nil, 0
@@ -92,7 +103,7 @@ func (l *lane) next(sweeps bool) (q task, f *flight, wait time.Duration) {
 	for len(l.sweep) > 0 {
 		q, l.sweep = task{Question: l.sweep[0]}, l.sweep[1:]
 		if l.flights[q] == nil && l.due(q.Question) {
-			f = &flight{done: make(chan struct{})}
+			f = &flight{done: make(chan struct{}), begun: true}
 			l.flights[q] = f
 			return q, f, 0
 		}

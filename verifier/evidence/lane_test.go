@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"fmt"
 	"context"
 	"errors"
 	"slices"
@@ -135,4 +136,45 @@ func TestAskSaysWhenTooManyQuestionsWait(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestAQuestionThatManyOthersAreBeforeComesInItsOwnNamespacesTurn(t *testing.T) {
+	l := newLane(1, nil, func(Question) bool { return true })
+	for n := range 1000 {
+		l.want("evil", task{Question: about(n)})
+	}
+	shared := task{Question: about(5000)}
+	first := l.want("evil", shared)
+	if again := l.want("shop", shared); again != first {
+		t.Error("it is asked twice")
+	}
+	for turn := 1; ; turn++ {
+		q, f, _ := l.next(false)
+		if q == shared {
+			if turn > 2 || f != first {
+				t.Errorf("its turn is number %d", turn)
+			}
+			l.end(q, f, true)
+			break
+		}
+		l.end(q, f, true)
+	}
+	for q, f, _ := l.next(false); f != nil; q, f, _ = l.next(false) {
+		if q == shared {
+			t.Fatal("it is answered twice")
+		}
+		l.end(q, f, true)
+	}
+}
+
+func TestHoweverManyNamespacesAskThereIsRoomForAnother(t *testing.T) {
+	var w queue
+	for n := range 8 {
+		for i := range 2 * maxShare {
+			w.add(fmt.Sprint("evil-", n), task{Question: about(i)})
+		}
+	}
+	if !w.add("shop", task{Question: about(1)}) {
+		t.Errorf("of %d places none is left", maxWaiting)
+	}
 }

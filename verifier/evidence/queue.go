@@ -2,9 +2,10 @@ package evidence
 
 import "slices"
 
-// maxWaiting bounds the questions that wait, and maxShare those of one namespace: a tenant
-// who asks about ever new images does not take the room of others. One that does not fit
-// is asked again by the kubelet's next try.
+// maxWaiting bounds the questions that wait, and maxShare those of one namespace, which also
+// has no more than it leaves to others: tenants who ask about ever new images, under however
+// many namespaces, do not take all the room. One that does not fit is asked again by the
+// kubelet's next try.
 const (
 	maxWaiting = 4096
 	maxShare   = maxWaiting / 4
@@ -27,7 +28,7 @@ type queue struct {
 // add tells whether there was room.
 func (w *queue) add(namespace string, q task) bool {
 	waiting := w.by[namespace]
-	if w.len >= maxWaiting || len(waiting) >= maxShare {
+	if own := len(waiting) + 1; own > maxShare || own > maxWaiting-w.len {
 		return false
 	}
 	if len(waiting) == 0 {

@@ -98,6 +98,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	read, err := h.alone(ctx, len(body))
 	if err != nil {
+		w.Header().Set("Retry-After", "1") // an API server does, as long as it has time
 		http.Error(w, err.Error(), http.StatusTooManyRequests)
 		return
 	}

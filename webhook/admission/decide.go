@@ -35,6 +35,7 @@ func (h *Handler) answer(ctx context.Context, started time.Time, r *request, unr
 		}
 	}()
 	if unread != nil {
+		read()
 		return h.misread(m, started, unread)
 	}
 	ours, err := h.understand(m, r)
