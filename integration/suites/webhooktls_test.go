@@ -231,7 +231,7 @@ func (w *tower) keeper(schedule webhook.Schedule, now func() time.Time, log *slo
 func (w *tower) eventually(what string, try func() error) time.Duration {
 	w.Helper()
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), 40*time.Second)
 	defer cancel()
 	if err := harness.Poll(ctx, what, func(context.Context) error { return try() }); err != nil {
 		w.Fatal(err)
