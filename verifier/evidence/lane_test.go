@@ -1,9 +1,9 @@
 package evidence
 
 import (
-	"fmt"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
