@@ -91,6 +91,9 @@ func (s *search) look(q evidence.Question) bool {
 	tried.each(s.authority, known.Attestations, func(at *evidence.Attestation, env *attestation.Envelope, key *policy.Key) bool {
 		return !s.try(q, at, env, key) || s.all
 	})
+	if known.Anew && !s.attested() {
+		s.j.missing.add(q)
+	}
 	if tried.over {
 		s.not(Denied, NotAttested, "", "", "more attestations bear its key ids than are looked at")
 	}

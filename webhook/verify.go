@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"time"
 
 	"github.com/horkos/horkos/verifier"
 	"github.com/horkos/horkos/verifier/evidence"
@@ -21,10 +22,24 @@ type waiting struct {
 	fetcher  asker
 }
 
+// better is how long an image that is attested waits for what is known of it to be known
+// better: an answer that is stale attests still.
+const better = time.Second
+
 // Verify decides, in verifier.Rounds. The error is that of the context.
 func (w *waiting) Verify(ctx context.Context, req *verifier.Request) (verifier.Decision, error) {
-	dec, err := verifier.Rounds(func() verifier.Decision { return w.decider.Decide(req, w.snapshot(), w.memory) }, func(missing []evidence.Question) error {
-		return w.fetcher.Ask(ctx, req.Namespace, missing)
+	var last verifier.Decision
+	decide := func() verifier.Decision {
+		last = w.decider.Decide(req, w.snapshot(), w.memory)
+		return last
+	}
+	dec, err := verifier.Rounds(decide, func(missing []evidence.Question) error {
+		if last.Result != verifier.Allowed {
+			return w.fetcher.Ask(ctx, req.Namespace, missing)
+		}
+		soon, cancel := context.WithTimeout(ctx, better)
+		defer cancel()
+		return w.fetcher.Ask(soon, req.Namespace, missing)
 	})
 	if ctx.Err() == nil {
 		err = nil // too much is asked for: what is missing stays so, and refuses

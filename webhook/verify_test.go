@@ -63,8 +63,35 @@ func (s slow) Fetch(context.Context, evidence.Question) ([]evidence.Attestation,
 	return s, nil
 }
 
+// changing is a source whose answers change, or that hangs.
+type changing struct {
+	mu    sync.Mutex
+	found []evidence.Attestation
+	hangs bool
+	asked int
+}
+
+func (c *changing) Fetch(ctx context.Context, _ evidence.Question) ([]evidence.Attestation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked++
+	if c.hangs {
+		c.mu.Unlock()
+		<-ctx.Done()
+		c.mu.Lock()
+		return nil, ctx.Err()
+	}
+	return c.found, nil
+}
+
+func (c *changing) set(hangs bool, found ...evidence.Attestation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.found, c.hangs = found, hangs
+}
+
 // verifies runs a test in a bubble with what decides, by manifests and what a source holds.
-func verifies(t *testing.T, manifests string, found slow, test func(*testing.T, *waiting)) {
+func verifies(t *testing.T, manifests string, found evidence.Source, test func(*testing.T, *waiting)) {
 	file := filepath.Join(t.TempDir(), "policies.yaml")
 	if err := os.WriteFile(file, []byte(manifests), 0o600); err != nil {
 		t.Fatal(err)
@@ -79,7 +106,7 @@ func verifies(t *testing.T, manifests string, found slow, test func(*testing.T, 
 		store := evidence.NewStore(memory, evidence.StoreOptions{Dir: t.TempDir(), Now: time.Now, OnNode: func() map[image.Identity]bool { return nil }, Log: quiet()})
 		fetcher := evidence.NewFetcher(evidence.FetcherOptions{
 			Store:    store,
-			Sources:  []evidence.Asked{{Name: "cluster", Terms: evidence.Terms{Fresh: time.Minute}, Timeout: time.Second, Source: found}},
+			Sources:  []evidence.Asked{{Name: "cluster", Terms: evidence.Terms{Fresh: 5 * time.Minute, Again: attestedSince}, Timeout: 20 * time.Second, Source: found}},
 			Revision: snap.Revision,
 			Applies:  func(keyID string) bool { return len(snap.Authorities(keyID)) > 0 },
 			Settle: func(ctx context.Context, namespace string, q evidence.Question) error {
@@ -143,4 +170,56 @@ func TestOfManyReviewsOfANewImageNoneIsRefusedForWantOfTheOthers(t *testing.T) {
 			all.Wait()
 		})
 	}
+}
+
+func TestASecondAttestationCountsWithinSeconds(t *testing.T) {
+	a, b, req := newSigner(1), newSigner(2), asks(t)
+	id := image.Identity{Repository: "registry.example.com/shop/cart", Digest: req.Images[0].Candidates[0].Digests[0]}
+	source := &changing{}
+	verifies(t, a.authority(t, "a")+b.authority(t, "b")+bothRequired, source, func(t *testing.T, w *waiting) {
+		is := func(want verifier.Result) {
+			t.Helper()
+			if dec, err := w.Verify(t.Context(), req); err != nil || dec.Result != want {
+				t.Errorf("%v, want %s: %s", err, want, dec.Message())
+			}
+		}
+		for range 3 { // nothing is known at first, then one of two
+			is(verifier.Denied)
+			time.Sleep(attestedSince)
+		}
+		source.set(false, a.attest(t, id, 0))
+		is(verifier.Denied)
+		asked := source.asked
+		is(verifier.Denied)
+		if source.asked != asked {
+			t.Error("it is asked again at once")
+		}
+		source.set(false, a.attest(t, id, 0), b.attest(t, id, 0))
+		time.Sleep(attestedSince)
+		is(verifier.Allowed)
+		asked = source.asked
+		time.Sleep(attestedSince)
+		if is(verifier.Allowed); source.asked != asked {
+			t.Error("what suffices is asked again")
+		}
+	})
+}
+
+func TestWhatIsAttestedDoesNotWaitForASourceThatHangs(t *testing.T) {
+	a, b, req := newSigner(1), newSigner(2), asks(t)
+	id := image.Identity{Repository: "registry.example.com/shop/cart", Digest: req.Images[0].Candidates[0].Digests[0]}
+	source := &changing{found: []evidence.Attestation{a.attest(t, id, 0), b.attest(t, id, 0)}}
+	verifies(t, a.authority(t, "a")+b.authority(t, "b")+bothRequired, source, func(t *testing.T, w *waiting) {
+		if dec, err := w.Verify(t.Context(), req); err != nil || dec.Result != verifier.Allowed {
+			t.Fatalf("%v: %s", err, dec.Message())
+		}
+		source.set(true)
+		time.Sleep(6 * time.Minute) // its answer is stale
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		began := time.Now()
+		if dec, err := w.Verify(ctx, req); err != nil || dec.Result != verifier.Allowed || time.Since(began) > 2*better {
+			t.Errorf("%v after %v: %s", err, time.Since(began), dec.Message())
+		}
+	})
 }

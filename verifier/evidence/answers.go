@@ -30,6 +30,7 @@ type answer struct {
 	read         time.Duration // when it did
 	again        time.Duration // from when on it may be asked again
 	vain         int           // negative answers in a row
+	tried        time.Duration // when it was asked last, in vain
 	problem      string        // why the last try failed
 	clipped      bool
 	revision     string
@@ -66,7 +67,7 @@ func (a *answers) look(q Question, now time.Duration) (ans Answer, ok bool) {
 	if e == nil {
 		return Answer{Again: true}, true
 	}
-	ans = Answer{State: e.state(terms, now), Problem: e.problem, Again: now >= e.again}
+	ans = Answer{State: e.state(terms, now), Problem: e.problem, Again: now >= e.again, Anew: e.anew(terms, now)}
 	if e.known {
 		ans.Age = now - e.read
 	}
@@ -99,7 +100,12 @@ func (m *Memory) Due(q Question, revision string) bool {
 		return false
 	}
 	e := m.answers.by[q]
-	return e == nil || now >= e.again || (e.clipped && e.revision != revision)
+	return e == nil || now >= e.again || e.anew(m.answers.terms[q.Source], now) || (e.clipped && e.revision != revision)
+}
+
+// anew tells whether an answer that holds something may hold more by now, for who waits.
+func (e *answer) anew(terms Terms, now time.Duration) bool {
+	return terms.Again > 0 && len(e.attestations) > 0 && now >= max(e.tried, e.read)+terms.Again
 }
 
 // anyDue tells whether anything that was asked once is worth asking now.
@@ -153,7 +159,7 @@ func (m *Memory) fail(q Question, problem string) {
 }
 
 func (e *answer) retry(now time.Duration, terms Terms) {
-	e.again = now + min(minAgain<<min(e.vain, 10), cmp.Or(terms.Again, maxAgain))
+	e.again, e.tried = now+min(minAgain<<min(e.vain, 10), cmp.Or(terms.Again, maxAgain)), now
 	e.vain++
 }
 

@@ -53,13 +53,16 @@ type Answer struct {
 	Age          time.Duration // since the source gave it; 0 for complete sources
 	Problem      string        // why asking failed last; empty when it did not fail
 	Again        bool          // it may be asked again now
+	Anew         bool          // it may be asked again now if what it holds does not suffice
 }
 
 // Terms say how long an answer of a source that is asked holds.
 type Terms struct {
 	Fresh time.Duration // so long it is taken for what the source holds
 	Stale time.Duration // so long it may be used; 0: without end
-	Again time.Duration // so long at most until what was answered with nothing is asked again; 0: two minutes
+	// Again is how long at most an answer stands in the way of one that attests, for gates that
+	// wait: one of nothing, and one of what does not suffice. 0: two minutes, and Fresh.
+	Again time.Duration
 }
 
 // Record is an answer that a source gave.
