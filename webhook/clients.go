@@ -42,16 +42,7 @@ func NewClients(file string, names []string, log *slog.Logger, now func() time.T
 // Run looks at the file every 10 seconds until the context ends. A file that cannot be used
 // changes nothing. Connections that are there stay.
 func (c *Clients) Run(ctx context.Context) error {
-	tick := time.NewTicker(rereadEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-			c.look()
-		}
-	}
+	return rereading(ctx, c.look)
 }
 
 func (c *Clients) look() {

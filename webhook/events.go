@@ -40,14 +40,14 @@ const (
 
 // events writes what admission tells, once for the same in five minutes.
 type events struct {
-	client   func() (dynamic.Interface, error)
-	instance string // who reports
-	waiting  chan admission.Event
-	glass    chan admission.Event // of breakglass and emergencies: no refusals crowd these out
-	limit    flowcontrol.RateLimiter
-	metrics  *Metrics
-	log      *slog.Logger
-	now      func() time.Time
+	client     func() (dynamic.Interface, error)
+	instance   string // who reports
+	waiting    chan admission.Event
+	exceptions chan admission.Event // of breakglass and emergencies: no refusals crowd these out
+	limit      flowcontrol.RateLimiter
+	metrics    *Metrics
+	log        *slog.Logger
+	now        func() time.Time
 
 	mu     sync.Mutex
 	shares map[string]*eventShare // by namespace
@@ -56,18 +56,18 @@ type events struct {
 
 // eventShare is what a namespace has told, and may tell.
 type eventShare struct {
-	left, glass float64 // of refusals, and of broken glass
-	at          time.Time
-	told        map[[sha256.Size]byte]time.Time
+	left, exceptions float64 // of refusals, and of what is exceptional
+	at               time.Time
+	told             map[[sha256.Size]byte]time.Time
 }
 
 func newEvents(client func() (dynamic.Interface, error), instance string, metrics *Metrics, log *slog.Logger, now func() time.Time) *events {
 	return &events{
 		client: client, instance: instance, metrics: metrics, log: log, now: now,
-		waiting: make(chan admission.Event, eventsWaiting),
-		glass:   make(chan admission.Event, eventsWaiting),
-		limit:   flowcontrol.NewTokenBucketRateLimiter(eventsRate, eventsBurst),
-		shares:  make(map[string]*eventShare),
+		waiting:    make(chan admission.Event, eventsWaiting),
+		exceptions: make(chan admission.Event, eventsWaiting),
+		limit:      flowcontrol.NewTokenBucketRateLimiter(eventsRate, eventsBurst),
+		shares:     make(map[string]*eventShare),
 	}
 }
 
@@ -76,7 +76,7 @@ func (e *events) Tell(event admission.Event) {
 	tell, dropped := e.may(event)
 	queue := e.waiting
 	if exceptional(event) {
-		queue = e.glass
+		queue = e.exceptions
 	}
 	if tell {
 		select {
@@ -100,18 +100,18 @@ func (e *events) may(event admission.Event) (tell, dropped bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.now()
-	broken := exceptional(event)
+	exception := exceptional(event)
 	share := e.share(event.Namespace, now)
 	if share == nil {
-		return broken, !broken
+		return exception, !exception
 	}
 	key := eventKey(event)
 	if at, ok := share.told[key]; ok && now.Sub(at) < eventsAgain {
 		return false, false
 	}
 	left := &share.left
-	if broken { // a token may have spread
-		left = &share.glass
+	if exception { // a token may have spread
+		left = &share.exceptions
 	}
 	if *left < 1 {
 		return false, true
@@ -143,11 +143,11 @@ func (e *events) share(namespace string, now time.Time) *eventShare {
 		if len(e.shares) >= eventsNamespaces {
 			return nil
 		}
-		s = &eventShare{left: eventsShare, glass: eventsShare, at: now, told: make(map[[sha256.Size]byte]time.Time)}
+		s = &eventShare{left: eventsShare, exceptions: eventsShare, at: now, told: make(map[[sha256.Size]byte]time.Time)}
 		e.shares[namespace] = s
 	}
 	more := max(0, float64(now.Sub(s.at))/float64(eventsRefill))
-	s.left, s.glass, s.at = min(eventsShare, s.left+more), min(eventsShare, s.glass+more), now
+	s.left, s.exceptions, s.at = min(eventsShare, s.left+more), min(eventsShare, s.exceptions+more), now
 	return s
 }
 
@@ -169,7 +169,7 @@ func (e *events) Run(ctx context.Context) error {
 	})()
 	for {
 		select { // what waits goes before the end
-		case event := <-e.glass:
+		case event := <-e.exceptions:
 			e.tell(writing, event)
 			continue
 		case event := <-e.waiting:
@@ -178,7 +178,7 @@ func (e *events) Run(ctx context.Context) error {
 		default:
 		}
 		select {
-		case event := <-e.glass:
+		case event := <-e.exceptions:
 			e.tell(writing, event)
 		case event := <-e.waiting:
 			e.tell(writing, event)

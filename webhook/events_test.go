@@ -102,11 +102,11 @@ func TestNoFloodOfRefusalsHidesABrokenGlass(t *testing.T) {
 	glass := denial("ns-1", "cart")
 	glass.Reason = admission.BreakglassAdmission
 	e.Tell(glass)
-	if len(e.glass) != 1 {
+	if len(e.exceptions) != 1 {
 		t.Error("the broken glass is not told of")
 	}
 	glass.Namespace = "one-too-many"
-	if e.Tell(glass); len(e.glass) != 2 {
+	if e.Tell(glass); len(e.exceptions) != 2 {
 		t.Error("it is not told of, of a namespace for which there is no room")
 	}
 }
@@ -120,8 +120,8 @@ func TestATokenThatSpreadsHidesNoOtherBrokenGlass(t *testing.T) {
 		e.Tell(glass)
 	}
 	glass.Namespace = "shop"
-	if e.Tell(glass); len(e.glass) != eventsShare+1 {
-		t.Errorf("%d are told, want %d of the one and that of the other", len(e.glass), eventsShare)
+	if e.Tell(glass); len(e.exceptions) != eventsShare+1 {
+		t.Errorf("%d are told, want %d of the one and that of the other", len(e.exceptions), eventsShare)
 	}
 }
 

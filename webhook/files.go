@@ -51,6 +51,11 @@ func (f *Files) Problems() []string { return nil }
 // Run looks at the files every 10 seconds until the context ends. Files that do not fit, as
 // they do while one of the two is written, change nothing.
 func (f *Files) Run(ctx context.Context) error {
+	return rereading(ctx, f.look)
+}
+
+// rereading looks at what is in files again and again, until the context ends.
+func rereading(ctx context.Context, look func()) error {
 	tick := time.NewTicker(rereadEvery)
 	defer tick.Stop()
 	for {
@@ -58,7 +63,7 @@ func (f *Files) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			f.look()
+			look()
 		}
 	}
 }

@@ -62,12 +62,9 @@ type Config struct {
 	MaximumAge    time.Duration
 }
 
-// maxReview bounds a review in bytes: it can hold an object of etcd's 1.5 MiB twice.
-const maxReview = 8 << 20
-
-// attestedSince is how long at most an image that nothing was known of is taken for such:
+// missingFor is how long at most an image that nothing was known of is taken for such:
 // whoever attests it applies the attestation and then the pod.
-const attestedSince = 5 * time.Second
+const missingFor = 5 * time.Second
 
 // What is asked of the API server in a second: users wait for it, when a new replica is asked
 // about the pods of a roll-out and knows no image yet.
@@ -129,7 +126,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 	store := evidence.NewStore(memory, evidence.StoreOptions{Dir: filepath.Join(config.StateDir, "evidence"), Node: config.Name, Now: time.Now,
 		OnNode: func() map[image.Identity]bool { return nil }, Log: log})
 	asked := attestations.New(p.server)
-	asked.Terms.Again = attestedSince
+	asked.Terms.Again = missingFor
 	fetcher := evidence.NewFetcher(evidence.FetcherOptions{
 		Store: store, Sources: []evidence.Asked{asked},
 		Revision: func() string { return p.snapshot.Load().Revision() },
@@ -152,7 +149,7 @@ func Run(ctx context.Context, config Config, version string, log *slog.Logger) e
 			snapshot: p.snapshot.Load, memory: memory, fetcher: fetcher,
 		},
 		Shell:  gate.Shell{Node: config.Name, Mode: gate.Enforce, AuditFailure: gate.DenyAllowed, Records: records, Metrics: gates, Log: log, Now: time.Now},
-		Events: tells, DryRun: config.DryRun, MaxBody: maxReview, Breakglass: glass.Judge,
+		Events: tells, DryRun: config.DryRun, MaxBody: int64(DefaultLimits().Body), Breakglass: glass.Judge,
 	})
 
 	files, clients, err := p.given()

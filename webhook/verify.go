@@ -22,9 +22,9 @@ type waiting struct {
 	fetcher  asker
 }
 
-// better is how long an image that is attested waits for what is known of it to be known
+// betterWithin is how long an image that is attested waits for what is known of it to be known
 // better: an answer that is stale attests still.
-const better = time.Second
+const betterWithin = time.Second
 
 // Verify decides, in verifier.Rounds. The error is that of the context.
 func (w *waiting) Verify(ctx context.Context, req *verifier.Request) (verifier.Decision, error) {
@@ -37,7 +37,7 @@ func (w *waiting) Verify(ctx context.Context, req *verifier.Request) (verifier.D
 		if last.Result != verifier.Allowed {
 			return w.fetcher.Ask(ctx, req.Namespace, missing)
 		}
-		soon, cancel := context.WithTimeout(ctx, better)
+		soon, cancel := context.WithTimeout(ctx, betterWithin)
 		defer cancel()
 		return w.fetcher.Ask(soon, req.Namespace, missing)
 	})

@@ -106,7 +106,7 @@ func verifies(t *testing.T, manifests string, found evidence.Source, test func(*
 		store := evidence.NewStore(memory, evidence.StoreOptions{Dir: t.TempDir(), Now: time.Now, OnNode: func() map[image.Identity]bool { return nil }, Log: quiet()})
 		fetcher := evidence.NewFetcher(evidence.FetcherOptions{
 			Store:    store,
-			Sources:  []evidence.Asked{{Name: "cluster", Terms: evidence.Terms{Fresh: 5 * time.Minute, Again: attestedSince}, Timeout: 20 * time.Second, Source: found}},
+			Sources:  []evidence.Asked{{Name: "cluster", Terms: evidence.Terms{Fresh: 5 * time.Minute, Again: missingFor}, Timeout: 20 * time.Second, Source: found}},
 			Revision: snap.Revision,
 			Applies:  func(keyID string) bool { return len(snap.Authorities(keyID)) > 0 },
 			Settle: func(ctx context.Context, namespace string, q evidence.Question) error {
@@ -185,7 +185,7 @@ func TestASecondAttestationCountsWithinSeconds(t *testing.T) {
 		}
 		for range 3 { // nothing is known at first, then one of two
 			is(verifier.Denied)
-			time.Sleep(attestedSince)
+			time.Sleep(missingFor)
 		}
 		source.set(false, a.attest(t, id, 0))
 		is(verifier.Denied)
@@ -195,10 +195,10 @@ func TestASecondAttestationCountsWithinSeconds(t *testing.T) {
 			t.Error("it is asked again at once")
 		}
 		source.set(false, a.attest(t, id, 0), b.attest(t, id, 0))
-		time.Sleep(attestedSince)
+		time.Sleep(missingFor)
 		is(verifier.Allowed)
 		asked = source.asked
-		time.Sleep(attestedSince)
+		time.Sleep(missingFor)
 		if is(verifier.Allowed); source.asked != asked {
 			t.Error("what suffices is asked again")
 		}
@@ -218,7 +218,7 @@ func TestWhatIsAttestedDoesNotWaitForASourceThatHangs(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
 		defer cancel()
 		began := time.Now()
-		if dec, err := w.Verify(ctx, req); err != nil || dec.Result != verifier.Allowed || time.Since(began) > 2*better {
+		if dec, err := w.Verify(ctx, req); err != nil || dec.Result != verifier.Allowed || time.Since(began) > 2*betterWithin {
 			t.Errorf("%v after %v: %s", err, time.Since(began), dec.Message())
 		}
 	})

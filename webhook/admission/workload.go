@@ -149,18 +149,6 @@ func workload(r Resource) (Kind, place, bool) {
 // containers, ephemeral containers, image volumes.
 type images [4][]string
 
-// Images reads the images of an object of a resource, as JSON, in the order of the pod,
-// each once. It is for objects of the resources that are reviewed, and trusts nothing in
-// them: owners, annotations and the number of replicas make no difference.
-func Images(r Resource, data []byte) ([]string, error) {
-	kind, at, ok := workload(r)
-	if !ok {
-		return nil, fmt.Errorf("%.160q is not a resource that has images", r)
-	}
-	_, all, err := read(kind, at, data)
-	return all.once(), err
-}
-
 // read reads an object of a kind.
 func read(kind Kind, at place, data []byte) (*object, images, error) {
 	if len(data) == 0 || string(data) == "null" {
