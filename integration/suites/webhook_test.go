@@ -215,6 +215,15 @@ spec: {patterns: [{namePattern: "registry*.*.aliyuncs.com/acs/*"}]}
 		}
 		return err
 	})
+	for _, namespace := range []string{"kube-system", "default"} {
+		f.eventually("an event of the dry run in "+namespace, func() error {
+			out, err := f.tryKubectl("", "-n", namespace, "get", "events", "--field-selector=reason=DryRunKritisAdmission", "-o", "jsonpath={.items[*].message}")
+			if err == nil && !strings.Contains(out, "image alpine:3.13 is not attested") {
+				err = fmt.Errorf("the events say %q", out)
+			}
+			return err
+		})
+	}
 }
 
 // attestedWith is an ImageAttestation by the fixture's key under an id that it is given.

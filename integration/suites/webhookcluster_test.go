@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -120,6 +121,7 @@ func TestAClusterWithItsWebhook(t *testing.T) {
 		{"nothing that went past Kritis goes past it", (*reviewedCluster).bypasses},
 		{"what is only reported is said where it should be", (*reviewedCluster).reports},
 		{"a dry run leaves nothing", (*reviewedCluster).dryRun},
+		{"of a static pod the mirror passes, and its node decides", (*reviewedCluster).mirror},
 		{"no review is lost while replicas are replaced and the certificate is renewed", (*reviewedCluster).replaced},
 		{"killed replicas let nothing through", (*reviewedCluster).killed},
 		{"while it is away pods are refused, and what deletes and scales goes on", (*reviewedCluster).away},
@@ -471,6 +473,31 @@ func (f *reviewedCluster) dryRun() {
 	}
 	if out := f.kubectl("", "-n", namespace, "get", "events", "--field-selector=reason=FailedKritisAdmission", "-o", "jsonpath={.items[*].involvedObject.name}"); out != "wet" {
 		f.Errorf("the events are of %q, want only that of what was no dry run", out)
+	}
+}
+
+func (f *reviewedCluster) mirror() {
+	if err := f.c.Kubelet.WriteStaticPod("mirrored", fmt.Appendf(nil, staticPod, "mirrored", market, f.good.ByTag(), f.evil.ByTag())); err != nil {
+		f.Fatal(err)
+	}
+	const name = "mirrored-" + harness.NodeName
+	f.eventually("users see the pod, and why its node refuses it", func() error {
+		out, err := f.tryKubectl("", "-n", market, "get", "pod", name, "-o", "jsonpath={.metadata.annotations}{.status.containerStatuses[0].state.waiting}")
+		if err == nil && !(strings.Contains(out, "kubernetes.io/config.mirror") && strings.Contains(out, notAttested(f.evil.ByTag()))) {
+			err = fmt.Errorf("it is %q", out)
+		}
+		return err
+	})
+	decided := false
+	for _, pod := range f.replicas() {
+		logs := f.kubectl("", "get", "--raw", "/api/v1/namespaces/horkos-system/pods/"+pod.name+":8080/proxy/metrics")
+		decided = decided || regexp.MustCompile(`horkos_decisions_total\{enforcement="audit",gate="webhook",reason="TagNotResolved",result="unresolved"\} [1-9]`).MatchString(logs)
+	}
+	if !decided {
+		f.Error("no replica has decided on it")
+	}
+	if err := f.c.Kubelet.RemoveStaticPod("mirrored"); err != nil {
+		f.Fatal(err)
 	}
 }
 
