@@ -199,7 +199,7 @@ func (p *clusterProgram) interrupt(t *testing.T) {
 		t.Errorf("left of %s: %q", dir, left)
 	}
 	// The kernel removes the interfaces of a pod after its last process.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := harness.Poll(ctx, "network interfaces to go", func(context.Context) error {
 		for _, link := range links {
